@@ -1,0 +1,46 @@
+"""What can go wrong in the cloud, from a folder of images to a request.
+
+PrunerError
+├── ImageDataError     (ValueError)   images that cannot be read, or that do not fit together or the model
+├── ConversionError                   a trained network that cannot be turned into a .tflite, or not into an equal one
+├── ProfileError       (ValueError)   a profile folder that is missing, damaged, or of another model
+├── RequestError       (ValueError)   a wish that cannot be met: unknown classes, bad weights, an impossible epsilon
+└── MissingExtraError  (ImportError)  a package of an optional extra is not installed
+
+Every message says what was wrong, where, and what to do about it, on one line.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConversionError",
+    "ImageDataError",
+    "MissingExtraError",
+    "ProfileError",
+    "PrunerError",
+    "RequestError",
+]
+
+
+class PrunerError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ImageDataError(PrunerError, ValueError):
+    """Images are missing, damaged, of the wrong size, or too few."""
+
+
+class ConversionError(PrunerError):
+    """A trained network cannot be converted, or its conversion computes something else."""
+
+
+class ProfileError(PrunerError, ValueError):
+    """A profile folder is missing or damaged, or belongs to another model."""
+
+
+class RequestError(PrunerError, ValueError):
+    """A request names unknown classes, or has weights or limits that make no sense."""
+
+
+class MissingExtraError(PrunerError, ImportError):
+    """A package that belongs to an optional extra is not installed."""

@@ -1,0 +1,58 @@
+"""What can go wrong on the device and in the files it reads.
+
+EdgeError
+├── ModelFileError      (ValueError)   a .tflite that cannot be read, or not be what it is used for
+├── PlanError           (ValueError)   a pruning plan that does not fit its base model
+├── MessageError        (ValueError)   a request, manifest or answer that breaks the wire contract
+├── InputError          (ValueError)   an image or tensor that the model cannot take
+├── ConfigError         (ValueError)   a configuration file or option that is wrong
+├── DigestError         (ValueError)   bytes that are not what their digest says
+└── CloudError          (ConnectionError)  the cloud is away, or answers with an error
+
+Every message says what was wrong, where, and what to do about it, on one line.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CloudError",
+    "ConfigError",
+    "DigestError",
+    "EdgeError",
+    "InputError",
+    "MessageError",
+    "ModelFileError",
+    "PlanError",
+]
+
+
+class EdgeError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ModelFileError(EdgeError, ValueError):
+    """A .tflite file is not one, is damaged, or holds something that is not supported."""
+
+
+class PlanError(EdgeError, ValueError):
+    """A pruning plan names units or layers that its base model does not have, or may not lose."""
+
+
+class MessageError(EdgeError, ValueError):
+    """A message breaks the wire contract between device and cloud."""
+
+
+class InputError(EdgeError, ValueError):
+    """An image or tensor does not fit the model's input."""
+
+
+class ConfigError(EdgeError, ValueError):
+    """A configuration file or an option is wrong."""
+
+
+class DigestError(EdgeError, ValueError):
+    """Bytes do not have the digest that was promised for them."""
+
+
+class CloudError(EdgeError, ConnectionError):
+    """The cloud service cannot be reached, or refused or failed a request."""

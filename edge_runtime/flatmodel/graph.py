@@ -1,0 +1,280 @@
+"""A .tflite file as a graph of operators and tensors, read in place: constants are views of the file's own bytes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_runtime.errors import ModelFileError
+from edge_runtime.flatmodel import schema
+from edge_runtime.flatmodel.flatbuffer import Reader
+from edge_runtime.flatmodel.schema import (
+    BufferField,
+    MetadataField,
+    ModelField,
+    OperatorCodeField,
+    OperatorField,
+    QuantizationField,
+    SubGraphField,
+    TensorField,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from edge_runtime.flatmodel.flatbuffer import Table, Vector
+
+__all__ = ["Graph", "Operator", "Quantization", "Tensor", "read_graph"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """Affine quantisation: `real = scale * (stored - zero_point)`, per tensor (length 1) or per slice of `axis`.
+
+    `scales` float32 and `zero_points` int64 are the vectors in the file, or None where it has none.
+    """
+
+    scales: Vector | None
+    zero_points: Vector | None
+    axis: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """One tensor of the graph.
+
+    Attributes
+    ----------
+    dtype
+        None for kinds that numpy has no view for; such tensors are never sliced.
+    data
+        The constant's values, `shape` `dtype`, a view of the file; None for an activation.
+    buffer
+        Index of the tensor's buffer in the file.
+    shape_at, signature_at
+        Byte positions of the first side of the shape and of the shape signature; None where the file has none.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic] | None
+    data: NDArray[Any] | None
+    buffer: int
+    quantization: Quantization | None
+    shape_at: int | None
+    signature_at: int | None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the file holds the tensor's values."""
+        return self.data is not None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator: `kind` is its TFLite name ("CONV_2D"), `inputs` and `outputs` tensor indices (-1 = an optional input that is absent).
+
+    `options` holds those that `schema.OPTIONS` names; enumerations as numbers.
+    """
+
+    index: int
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Mapping[str, int]
+
+    def input(self, position: int) -> int:
+        """Return the tensor index of an input, or -1 where the operator does not have it."""
+        return self.inputs[position] if position < len(self.inputs) else -1
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The main subgraph of a .tflite file.
+
+    `inputs` and `outputs` are tensor indices; `subgraphs` counts all of the file's subgraphs (control flow has more than one).
+    """
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    subgraphs: int
+    description: str
+    metadata: Mapping[str, bytes]
+
+    @cached_property
+    def consumers(self) -> dict[int, list[Operator]]:
+        """Tensor index -> the operators that read it, in file order."""
+        readers: dict[int, list[Operator]] = {}
+        for operator in self.operators:
+            for tensor in set(operator.inputs):
+                readers.setdefault(tensor, []).append(operator)
+        return readers
+
+    @cached_property
+    def producer(self) -> dict[int, Operator]:
+        """Tensor index -> the operator that writes it."""
+        return {tensor: operator for operator in self.operators for tensor in operator.outputs}
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of weights and biases: the elements of all non-integer-shaped constants that layers multiply or add.
+
+        Shape and axis constants (int32 vectors that are no layer's bias) do not count.
+        """
+        biases = {operator.input(2) for operator in self.operators}
+        return sum(
+            tensor.size
+            for tensor in self.tensors
+            if tensor.is_constant and tensor.dtype is not None and (tensor.dtype.kind == "f" or tensor.quantization is not None or tensor.index in biases)
+        )
+
+
+def read_graph(content: bytes | bytearray | memoryview, name: str = "model") -> Graph:
+    """Read the main subgraph of a .tflite file.
+
+    Raises
+    ------
+    ModelFileError
+        The bytes are no .tflite file, or damaged; `name` leads the message.
+    """
+    try:
+        return _read(Reader(content))
+    except ModelFileError as error:
+        raise ModelFileError(f"{name}: {error}") from error
+
+
+def _read(reader: Reader) -> Graph:
+    if reader.size < 8 or bytes(reader.data[4:8]) != schema.FILE_IDENTIFIER:
+        raise ModelFileError("not a .tflite file (the identifier TFL3 is missing)")
+    model = reader.root()
+    subgraphs = model.tables(ModelField.SUBGRAPHS)
+    if not subgraphs:
+        raise ModelFileError("damaged .tflite: it has no subgraph")
+    main = subgraphs[0]
+    buffers = model.tables(ModelField.BUFFERS)
+    tensors = tuple(_tensor(i, table, buffers) for i, table in enumerate(main.tables(SubGraphField.TENSORS)))
+    names = [_operator_name(code) for code in model.tables(ModelField.OPERATOR_CODES)]
+    operators = tuple(_operator(i, table, names) for i, table in enumerate(main.tables(SubGraphField.OPERATORS)))
+    graph = Graph(
+        tensors=tensors,
+        operators=operators,
+        inputs=main.ints(SubGraphField.INPUTS),
+        outputs=main.ints(SubGraphField.OUTPUTS),
+        subgraphs=len(subgraphs),
+        description=model.text(ModelField.DESCRIPTION),
+        metadata={entry.text(MetadataField.NAME): _metadata(entry, buffers) for entry in model.tables(ModelField.METADATA)},
+    )
+    _check_references(graph)
+    return graph
+
+
+def _metadata(entry: Table, buffers: list[Table]) -> bytes:
+    buffer = entry.u32(MetadataField.BUFFER)
+    if buffer >= len(buffers):
+        raise ModelFileError(f"damaged .tflite: metadata names buffer {buffer} of {len(buffers)}")
+    data = buffers[buffer].vector(BufferField.DATA, 1)
+    return b"" if data is None else bytes(data.bytes())
+
+
+def _tensor(index: int, table: Table, buffers: list[Table]) -> Tensor:
+    shape_vector = table.vector(TensorField.SHAPE, 4)
+    signature = table.vector(TensorField.SHAPE_SIGNATURE, 4)
+    shape = table.ints(TensorField.SHAPE)
+    dtype = schema.TENSOR_DTYPES.get(table.u8(TensorField.TYPE))
+    buffer = table.u32(TensorField.BUFFER)
+    if buffer >= len(buffers):
+        raise ModelFileError(f"damaged .tflite: tensor {index} names buffer {buffer} of {len(buffers)}")
+    if any(side < 0 for side in shape):
+        raise ModelFileError(f"damaged .tflite: tensor {index} has the shape {shape}")
+    if signature is not None and signature.length != len(shape):
+        signature = None
+    return Tensor(
+        index=index,
+        name=table.text(TensorField.NAME),
+        shape=shape,
+        dtype=dtype,
+        data=_constant(index, shape, dtype, buffers[buffer]),
+        buffer=buffer,
+        quantization=_quantization(table.table(TensorField.QUANTIZATION)),
+        shape_at=shape_vector.start if shape_vector is not None else None,
+        signature_at=signature.start if signature is not None else None,
+    )
+
+
+def _constant(index: int, shape: tuple[int, ...], dtype: np.dtype[np.generic] | None, buffer: Table) -> NDArray[Any] | None:
+    if buffer.u64(BufferField.OFFSET) > 1:
+        raise ModelFileError("constants outside the flatbuffer (files over 2 GiB) are not supported")
+    data = buffer.vector(BufferField.DATA, 1)
+    if data is None or data.length == 0 or dtype is None:
+        return None
+    expected = math.prod(shape) * dtype.itemsize
+    if data.length != expected:
+        raise ModelFileError(f"damaged .tflite: tensor {index} of shape {shape} {dtype} needs {expected} bytes, its buffer has {data.length}")
+    return np.frombuffer(data.bytes(), dtype=dtype).reshape(shape)
+
+
+def _quantization(table: Table | None) -> Quantization | None:
+    if table is None:
+        return None
+    scales = table.vector(QuantizationField.SCALE, 4)
+    if scales is None or scales.length == 0:
+        return None
+    return Quantization(
+        scales=scales,
+        zero_points=table.vector(QuantizationField.ZERO_POINT, 8),
+        axis=table.i32(QuantizationField.QUANTIZED_DIMENSION),
+    )
+
+
+def _operator_name(code: Table) -> str:
+    # Old writers fill only the one-byte code, new ones both; the larger one is right (schema.fbs, OperatorCode).
+    number = max(code.u8(OperatorCodeField.DEPRECATED_BUILTIN_CODE), code.i32(OperatorCodeField.BUILTIN_CODE))
+    if number >= len(schema.OPERATOR_NAMES):
+        return f"BUILTIN_{number}"
+    name = schema.OPERATOR_NAMES[number]
+    return f"CUSTOM:{code.text(OperatorCodeField.CUSTOM_CODE)}" if name == "CUSTOM" else name
+
+
+def _operator(index: int, table: Table, names: list[str]) -> Operator:
+    code = table.u32(OperatorField.OPCODE_INDEX)
+    if code >= len(names):
+        raise ModelFileError(f"damaged .tflite: operator {index} names operator code {code} of {len(names)}")
+    kind = names[code]
+    options = table.table(OperatorField.OPTIONS)
+    values = {
+        name: default if options is None else (options.u8(i, default) if width == 1 else options.i32(i, default))
+        for i, (name, width, default) in enumerate(schema.OPTIONS.get(kind, ()))
+    }
+    return Operator(index, kind, table.ints(OperatorField.INPUTS), table.ints(OperatorField.OUTPUTS), values)
+
+
+def _check_references(graph: Graph) -> None:
+    count = len(graph.tensors)
+    written = set(graph.inputs)
+    for what, indices in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        if not indices or not all(0 <= i < count for i in indices):
+            raise ModelFileError(f"damaged .tflite: the graph's {what} are {indices} of {count} tensors")
+    for operator in graph.operators:
+        where = f"operator {operator.index} ({operator.kind})"
+        if not operator.outputs or not all(0 <= i < count for i in operator.outputs):
+            raise ModelFileError(f"damaged .tflite: {where} writes {operator.outputs} of {count} tensors")
+        if not all(-1 <= i < count for i in operator.inputs):
+            raise ModelFileError(f"damaged .tflite: {where} reads {operator.inputs} of {count} tensors")
+        for i in operator.outputs:
+            if i in written or graph.tensors[i].is_constant:
+                raise ModelFileError(f"damaged .tflite: {where} overwrites tensor {i}")
+            written.add(i)

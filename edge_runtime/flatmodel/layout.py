@@ -1,0 +1,86 @@
+"""The layout of a normalised file: metadata first, then one constant after the other, each 16-byte aligned.
+
+An entry in the file's metadata says so and tells where the constants begin. The gaps between constants are zero, so that equal models
+have equal bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from edge_runtime.errors import ModelFileError
+from edge_runtime.flatmodel.flatbuffer import Reader
+from edge_runtime.flatmodel.schema import BufferField, MetadataField, ModelField
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["LAYOUT_BYTES", "LAYOUT_ENTRY", "constant_span", "constants_start", "data_fields", "place_constants"]
+
+LAYOUT_ENTRY: Final = "capnn_layout"
+LAYOUT_BYTES: Final = 8  # layout version and start of the constants, two little-endian uint32
+_VERSION: Final = 1
+_ALIGNMENT: Final = 16
+
+
+def constant_span(cursor: int, size: int) -> tuple[int, int]:
+    """Return where a constant of `size` bytes begins that is placed after `cursor`, and where it ends; its length stands right before it."""
+    start = -(-(cursor + 4) // _ALIGNMENT) * _ALIGNMENT
+    return start, start + size
+
+
+def data_fields(content: bytes | bytearray | memoryview) -> dict[int, int]:
+    """Return buffer index -> position of the field that points to the buffer's bytes."""
+    tables = Reader(content).root().tables(ModelField.BUFFERS)
+    return {index: at for index, table in enumerate(tables) if (at := table.at(BufferField.DATA)) is not None}
+
+
+def constants_start(content: bytes | bytearray | memoryview) -> int:
+    """Return where the constants of a normalised file begin, which is where its metadata ends.
+
+    Raises
+    ------
+    ModelFileError
+        The file is not normalised, or by another version of this layout.
+    """
+    at = _entry_position(content)
+    if at is None:
+        raise ModelFileError("not laid out for slicing: normalise it first (a profile's base.tflite is)")
+    version, start = struct.unpack_from("<II", content, at)
+    if version != _VERSION or not 0 < start <= len(content):
+        raise ModelFileError(f"laid out for slicing by another version ({version}, this is {_VERSION}): profile the model again")
+    return int(start)
+
+
+def place_constants(metadata: bytearray, constants: Mapping[int, bytes]) -> bytes:
+    """Return the whole file: `metadata` (complete but for the constants), then `constants` (buffer index -> bytes) in order of index."""
+    start = len(metadata)
+    at = _entry_position(metadata)
+    if at is None:
+        raise ModelFileError("the layout entry is missing")
+    struct.pack_into("<II", metadata, at, _VERSION, start)
+    fields = data_fields(metadata)
+    spans, cursor = {}, start
+    for index in sorted(constants):
+        spans[index] = constant_span(cursor, len(constants[index]))
+        cursor = spans[index][1]
+    content = bytearray(cursor)
+    content[:start] = metadata
+    for index, (begin, end) in spans.items():
+        struct.pack_into("<I", content, begin - 4, end - begin)
+        struct.pack_into("<I", content, fields[index], begin - 4 - fields[index])
+        content[begin:end] = constants[index]
+    return bytes(content)
+
+
+def _entry_position(content: bytes | bytearray | memoryview) -> int | None:
+    root = Reader(content).root()
+    for entry in root.tables(ModelField.METADATA):
+        if entry.text(MetadataField.NAME) == LAYOUT_ENTRY:
+            buffers = root.tables(ModelField.BUFFERS)
+            index = entry.u32(MetadataField.BUFFER)
+            data = buffers[index].vector(BufferField.DATA, 1) if index < len(buffers) else None
+            if data is not None and data.length == LAYOUT_BYTES:
+                return data.start
+    return None

@@ -1,0 +1,179 @@
+"""The pruning plan: what a cut keeps of its base model, small enough to send instead of the model.
+
+The same base file and the same plan give the same bytes on every machine (`folding`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import numpy as np
+
+from edge_runtime.errors import PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+__all__ = ["Fold", "LayerCut", "PruningPlan"]
+
+_PLAN_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """How a layer that read pruned units makes up for them: `a_P ~ offsets + coefficients @ a_S`, folded into its weights.
+
+    Stored as 16-bit integers with a common power of two, which is what makes folding exact (`folding.exact_product`).
+
+    Attributes
+    ----------
+    weight
+        Tensor index of the weights that take up the correction.
+    coefficients
+        `(pruned, kept) int16`: B times `2**-coefficient_exponent`; no column where only means are folded.
+    offsets
+        `(pruned,) int16`: mu_P - B mu_S, times `2**-offset_exponent`.
+    """
+
+    weight: int
+    coefficients: NDArray[np.int16]
+    coefficient_exponent: int
+    offsets: NDArray[np.int16]
+    offset_exponent: int
+
+    @classmethod
+    def of(cls, weight: int, coefficients: NDArray[np.floating[Any]], offsets: NDArray[np.floating[Any]]) -> Fold:
+        """Round `coefficients` `(pruned, kept or 0)` and `offsets` `(pruned,)` to 16 bits each."""
+        whole_b, exponent_b = _to_int16(coefficients)
+        whole_v, exponent_v = _to_int16(offsets)
+        return cls(weight, whole_b, exponent_b, whole_v, exponent_v)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether pruned units are predicted from kept ones; otherwise only their means are folded."""
+        return self.coefficients.shape[1] > 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerCut:
+    """What is kept of one channel group.
+
+    Attributes
+    ----------
+    tensor
+        Any activation (tensor index in the base) that carries the group's channels.
+    units
+        How many units the group has.
+    kept
+        `(kept,) int64`, ascending.
+    folds
+        Corrections, at most one for each layer that reads the group.
+    """
+
+    tensor: int
+    units: int
+    kept: NDArray[np.int64]
+    folds: tuple[Fold, ...] = ()
+
+    def __post_init__(self) -> None:
+        kept = self.kept
+        if kept.ndim != 1 or len(kept) == 0:
+            raise PlanError(f"layer of tensor {self.tensor}: a cut keeps at least one unit")
+        if kept[0] < 0 or kept[-1] >= self.units or np.any(np.diff(kept) <= 0):
+            raise PlanError(f"layer of tensor {self.tensor}: kept units must be ascending and within 0..{self.units - 1}")
+
+    @property
+    def pruned(self) -> NDArray[np.int64]:
+        """The units that go, `(pruned,) int64`, ascending."""
+        mask = np.ones(self.units, dtype=bool)
+        mask[self.kept] = False
+        return np.flatnonzero(mask)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PruningPlan:
+    """A cut of the base model whose file has the digest `base`."""
+
+    base: str
+    cuts: tuple[LayerCut, ...]
+
+    def to_bytes(self) -> bytes:
+        """Encode as msgpack: kept units as packed bits, folds as int16."""
+        fields = {
+            "plan": _PLAN_VERSION,
+            "base": self.base,
+            "cuts": [
+                {
+                    "tensor": cut.tensor,
+                    "units": cut.units,
+                    "kept": np.packbits(np.isin(np.arange(cut.units), cut.kept)).tobytes(),
+                    "folds": [
+                        {
+                            "weight": fold.weight,
+                            "columns": fold.coefficients.shape[1],
+                            "coefficients": fold.coefficients.astype("<i2").tobytes(),
+                            "coefficient_exponent": fold.coefficient_exponent,
+                            "offsets": fold.offsets.astype("<i2").tobytes(),
+                            "offset_exponent": fold.offset_exponent,
+                        }
+                        for fold in cut.folds
+                    ],
+                }
+                for cut in self.cuts
+            ],
+        }
+        return bytes(msgpack.packb(fields, use_bin_type=True))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> PruningPlan:
+        """Decode a plan.
+
+        Raises
+        ------
+        PlanError
+            The bytes are no plan of this version, or its parts contradict each other.
+        """
+        try:
+            fields = msgpack.unpackb(content, raw=False)
+            if fields["plan"] != _PLAN_VERSION:
+                raise PlanError(f"plan version {fields['plan']} is not understood here (this is version {_PLAN_VERSION})")
+            return cls(str(fields["base"]), tuple(_cut_from(cut) for cut in fields["cuts"]))
+        except PlanError:
+            raise
+        except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+            raise PlanError(f"not a pruning plan: {type(error).__name__}: {error}") from error
+
+
+def _cut_from(fields: dict[str, Any]) -> LayerCut:
+    units = int(fields["units"])
+    bits = np.frombuffer(fields["kept"], dtype=np.uint8)
+    if len(bits) != (units + 7) // 8:
+        raise PlanError(f"layer of tensor {fields['tensor']}: {len(bits)} bytes of kept bits for {units} units")
+    kept = np.flatnonzero(np.unpackbits(bits, count=units)).astype(np.int64)
+    return LayerCut(int(fields["tensor"]), units, kept, tuple(_folds_from(fields["folds"], units - len(kept))))
+
+
+def _folds_from(folds: list[dict[str, Any]], pruned: int) -> Iterable[Fold]:
+    for fields in folds:
+        coefficients = np.frombuffer(fields["coefficients"], dtype="<i2").reshape(pruned, int(fields["columns"]))
+        offsets = np.frombuffer(fields["offsets"], dtype="<i2")
+        if len(offsets) != pruned:
+            raise PlanError(f"fold of weight {fields['weight']}: {len(offsets)} offsets for {pruned} pruned units")
+        yield Fold(
+            int(fields["weight"]), coefficients, int(fields["coefficient_exponent"]), offsets, int(fields["offset_exponent"])
+        )
+
+
+def _to_int16(values: NDArray[np.floating[Any]]) -> tuple[NDArray[np.int16], int]:
+    """Return integers and an exponent with `values ~ integers * 2**exponent`, the largest magnitude using all 15 bits."""
+    largest = float(np.max(np.abs(values), initial=0.0))
+    if not np.isfinite(largest):
+        raise PlanError("a fold's coefficients are not finite")
+    if largest == 0.0:
+        return np.zeros(values.shape, dtype=np.int16), 0
+    exponent = int(np.ceil(np.log2(largest / 32767.0)))
+    return np.rint(np.ldexp(values.astype(np.float64), -exponent)).astype(np.int16), exponent
