@@ -1,8 +1,8 @@
-"""The real images that the benchmarks run on: CIFAR-10 and CIFAR-100 (Krizhevsky, "Learning multiple layers of features from tiny
-images", technical report, 2009).
+"""The real images that the benchmarks run on: CIFAR-10 and CIFAR-100.
 
-They lie in the folder named by the environment variable CAPNN_DATA, as `data/NAME.webp.npz`: `blob` (lossless WebP sheets of 10 x 10
-images, end to end), `offsets` (where each sheet starts, and the end), `labels` and `classes`.
+They lie in the folder named by the environment variable CAPNN_DATA, as `data/NAME.webp.npz`: `blob` (lossless WebP
+sheets of 10 x 10 images, end to end), `offsets` (where each sheet starts, and the end), `labels` and `classes`. Source:
+Krizhevsky, "Learning multiple layers of features from tiny images", technical report, 2009.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def require_capnn_data() -> Path:
 
 
 def load_cifar(name: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
-    """Decode one archive: "cifar10_train", "cifar10_test", "cifar100_train" or "cifar100_test". 10,000 images take about 2 s.
+    """Decode "cifar10_train", "cifar10_test", "cifar100_train" or "cifar100_test"; 10,000 images take about 2 s.
 
     Returns
     -------

@@ -1,7 +1,8 @@
-"""Turns a trained Keras classifier or a SavedModel into a batch-1 float32 `.tflite`, and proves that both compute the same.
+"""Turns a trained Keras classifier or a SavedModel into a batch-1 float32 `.tflite`, and checks that both agree.
 
-This is the only door through which TensorFlow comes in. A file is written only after its outputs agreed with the source's own on real
-images. Loading runs what the source contains: convert models that you trust (Keras refuses `Lambda` layers, which carry code).
+TensorFlow is needed here and not for using the result. A file is written only after its outputs agreed with the
+source's own. Loading runs what the source contains: convert models that you trust (`Lambda` layers, which carry code,
+are refused).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["DIFFERENCE_MAX", "ConversionReport", "convert"]
 
 DIFFERENCE_MAX = 1e-4
-"""Allowed difference of any output, relative to the range of the source's outputs. Other orders of summation give about 1e-6."""
+"""Allowed difference of any output, relative to the range of the source's outputs. Rounding alone gives about 1e-6."""
 
 _COMPARED_IMAGES = 64
 _REFERENCE_BATCH = 16
@@ -88,26 +89,27 @@ def convert(
 ) -> ConversionReport:
     """Convert `source` and write `target`, once both have given the same outputs.
 
-    While it runs, file descriptors 1 and 2 and `sys.stdout` of the process lead nowhere: TensorFlow's chatter cannot be stopped otherwise.
+    While it runs, file descriptors 1 and 2 and `sys.stdout` of the whole process lead nowhere: TensorFlow's chatter
+    cannot be stopped otherwise.
 
     Parameters
     ----------
     source
-        A `.keras` or `.h5` file, or the folder of a SavedModel with a `serving_default` signature. One image input, one output
-        `(batch, classes)`.
+        A `.keras` or `.h5` file, or the folder of a SavedModel with a `serving_default` signature. One image input, one
+        output `(batch, classes)`.
     target
         The `.tflite` file to write; its folder must exist.
     images
-        What to compare on: images that `preprocessing` is applied to, or inputs `(n, height, width, channels)` float32 that went
-        through it. At most 64 of them are used, evenly spaced. Without any, random pixels are.
+        What to compare on: images that `preprocessing` is applied to, or inputs `(n, height, width, channels)` float32
+        that went through it. At most 64 of them are used, evenly spaced. Without any, random pixels are.
     preprocessing
         What the network expects; without it, pixels from 0 to 1. It also settles a size that the network leaves open.
 
     Raises
     ------
     ConversionError
-        The source cannot be read, is no image classifier, or has an operator that LiteRT lacks; or the result differs from it. Nothing is
-        written then.
+        The source cannot be read, is no image classifier, or has an operator that LiteRT lacks; or the result differs
+        from it. Nothing is written then.
     MissingExtraError
         TensorFlow is not installed.
     InputError
@@ -196,7 +198,7 @@ def _load(source: Path) -> Any:
         )
     except ConversionError:
         raise
-    except Exception as error:  # noqa: BLE001 - a file can fail in any layer's own way
+    except Exception as error:  # a file can fail in any layer's own way
         if "Lambda" in str(error):
             raise ConversionError(
                 f"{source}: has a Lambda layer, which runs code: replace it by Keras layers"
@@ -288,7 +290,7 @@ def _run_source(source: Path, model: Any, inputs: NDArray[np.float32]) -> NDArra
             np.asarray(keras.tree.flatten(model(inputs[start : start + step], training=False))[0])
             for start in range(0, len(inputs), step)
         ]
-    except Exception as error:  # noqa: BLE001 - a network can fail in any layer's own way
+    except Exception as error:  # a network can fail in any layer's own way
         raise ConversionError(f"{source}: fails when it is run ({_reason(error)})") from error
     reference = np.concatenate(outputs)
     if not np.isfinite(reference).all():
@@ -299,7 +301,7 @@ def _run_source(source: Path, model: Any, inputs: NDArray[np.float32]) -> NDArra
 
 
 def _convert_model(source: Path, model: Any, shape: tuple[int, int, int]) -> bytes:
-    """Return the `.tflite` of `model` with its batch fixed to 1: an open batch adds operators and is slower on the device.
+    """Return the `.tflite` of `model` with its batch fixed to 1: an open batch adds operators and is slower to run.
 
     The names given here end up in the file: with automatic ones the same model would give other bytes each time.
     """
@@ -309,7 +311,7 @@ def _convert_model(source: Path, model: Any, shape: tuple[int, int, int]) -> byt
         output = keras.tree.flatten(model(image, training=False))[0]
         fixed = keras.Model(image, output, name=f"{model.name}_batch_1")
         return bytes(tf.lite.TFLiteConverter.from_keras_model(fixed).convert())
-    except Exception as error:  # noqa: BLE001 - the converter raises exceptions of many kinds
+    except Exception as error:  # the converter raises exceptions of many kinds
         raise ConversionError(f"{source}: has no .tflite equivalent with batch 1 ({_reason(error)})") from error
 
 
@@ -324,7 +326,7 @@ def _run_converted(source: Path, content: bytes, inputs: NDArray[np.float32]) ->
 
 
 def _difference(source: Path, reference: NDArray[np.float32], outputs: NDArray[np.float32]) -> float:
-    """Return the largest difference relative to the range of `reference`; raise ConversionError if it is too large or not a number."""
+    """Return the largest difference relative to the range of `reference`; refuse one that is too large or NaN."""
     if outputs.shape != reference.shape:
         raise ConversionError(f"{source}: its conversion gives outputs of shape {outputs.shape}, not {reference.shape}")
     # A network that gives one constant has no range: its conversion must then give the very same.
@@ -332,8 +334,8 @@ def _difference(source: Path, reference: NDArray[np.float32], outputs: NDArray[n
     difference = float(np.abs(outputs - reference).max()) / spread
     if not difference <= DIFFERENCE_MAX:
         raise ConversionError(
-            f"{source}: its conversion differs by {difference:.2g} of the range of its outputs, {DIFFERENCE_MAX:g} is allowed: "
-            f"look for layers that are random or behave differently in training"
+            f"{source}: its conversion differs by {difference:.2g} of its outputs' range, {DIFFERENCE_MAX:g} is "
+            f"allowed: look for layers that are random"
         )
     return difference
 

@@ -1,4 +1,4 @@
-"""Labelled images for profiling, searching and measuring: a folder with one sub-folder per class, or one `.npz` file."""
+"""Labelled images to profile, search and measure with: a folder with one sub-folder per class, or one `.npz` file."""
 
 from __future__ import annotations
 
@@ -47,22 +47,23 @@ def load_images(path: Path | str, size: tuple[int, int] | None = None) -> ImageS
     """Load a folder or an `.npz` file of labelled images.
 
     A folder holds one sub-folder per class, whose sorted names give the order of the classes, as in Keras'
-    `image_dataset_from_directory`; images come class by class in the order of their file names, and all in grey where every file is. An
-    `.npz` file holds `x` `(n, height, width)` or `(n, height, width, channels)` uint8, `y` `(n,)` integers and `classes`, their names.
+    `image_dataset_from_directory`; images come class by class in the order of their file names. They are RGB, or grey
+    where every file is. An `.npz` file holds `x` `(n, height, width)` or `(n, height, width, channels)` uint8, `y`
+    `(n,)` integers and `classes`, their names.
 
     Parameters
     ----------
     path
         The folder or file.
     size
-        (height, width) that the images must have; without it, any that they share. Nothing is resized: a network is to be measured on
-        what its user prepared.
+        (height, width) that the images must have; without it, any that they share. Nothing is resized: a network is to
+        be measured on what its user prepared.
 
     Raises
     ------
     ImageDataError
-        There is no such path, or it is not laid out like this; an image cannot be read, or has another size than it must have; a class
-        has no images.
+        There is no such path, or it is not laid out like this; an image cannot be read, or has another size than it
+        must have; a class has no images.
     """
     path = Path(path)
     if path.is_dir():
@@ -73,7 +74,7 @@ def load_images(path: Path | str, size: tuple[int, int] | None = None) -> ImageS
         )
     if path.suffix != ".npz":
         raise ImageDataError(
-            f"{path}: is neither a folder nor an .npz file: give a folder with one sub-folder per class, or an .npz file"
+            f"{path}: is no folder and no .npz file: give a folder with one sub-folder per class, or an .npz file"
         )
     return _load_npz(path, size)
 
@@ -88,8 +89,8 @@ def split_per_class(
     labels
         `(n,)` class of each image.
     counts
-        Name of a part -> its images a class. The first part takes the first images of each class in archive order, the next part the
-        next ones, and so on.
+        Name of a part -> its images a class. The first part takes the first images of each class in archive order, the
+        next part the next ones, and so on.
     classes
         Names of the classes; without them the classes are 0 up to the highest label.
 
@@ -192,7 +193,8 @@ def _load_npz(path: Path, size: tuple[int, int] | None) -> ImageSet:
         _check_size(path, pixels.shape[1:3], size, "the wanted size")
     if labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
         raise ImageDataError(
-            f"{path}: y goes from {labels.min()} to {labels.max()}, with {len(classes)} classes it must be 0 to {len(classes) - 1}"
+            f"{path}: y goes from {labels.min()} to {labels.max()}: "
+            f"with {len(classes)} classes it must stay within 0 and {len(classes) - 1}"
         )
     images_per_class = np.bincount(labels, minlength=len(classes))
     if not images_per_class.all():
@@ -203,16 +205,16 @@ def _load_npz(path: Path, size: tuple[int, int] | None) -> ImageSet:
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    names = ("x", "y", "classes")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if missing := {"x", "y", "classes"} - set(archive.files):
-                raise ImageDataError(
-                    f"{path}: has no {' and no '.join(sorted(missing))}: save it with np.savez(path, x=, y=, classes=)"
-                )
-            return {name: archive[name] for name in ("x", "y", "classes")}
-    except ImageDataError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = {name: archive[name] for name in names if name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error) or type(error).__name__
         raise ImageDataError(
-            f"{path}: cannot be read as .npz ({error}): write it with numpy.savez, strings and numbers only"
+            f"{path}: cannot be read as .npz ({reason}): write it with numpy.savez, numbers and strings only"
         ) from error
+    for name in names:
+        if name not in arrays:
+            raise ImageDataError(f"{path}: has no '{name}': write it with numpy.savez(path, x=..., y=..., classes=...)")
+    return arrays

@@ -1,1 +1,1 @@
-"""Real trained networks that the benchmarks run on, rebuilt in Keras from the weights under the folder that CAPNN_DATA names."""
+"""Trained networks that the benchmarks run on, rebuilt in Keras from weights in the folder named by CAPNN_DATA."""

@@ -1,7 +1,8 @@
-"""VGG-16 at half width for CIFAR-10 (8.4 M parameters, 85.87 % top-1 on the test images).
+"""VGG-16 at half width for CIFAR-10: 8.4 M parameters, 85.87 % top-1 on the test images.
 
-It was trained on the first 4,500 train images of each class; the last 500 it never saw.
+It was trained on the first 4,500 train images of each class. The last 500 it never saw: with them, 85.47 %.
 
+Write it as files:
     python -m benchmarks.networks.cifar10_vgg16_half -o FOLDER
 """
 

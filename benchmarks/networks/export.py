@@ -29,7 +29,7 @@ def export_command(
     train_images: Callable[[], ImageSet],
     unseen_images: Callable[[], ImageSet],
 ) -> int:
-    """Write `model.keras`, `base.tflite`, `train.npz` and `unseen.npz` into the folder of `-o`; print the file's top-1 accuracy.
+    """Write `model.keras`, `base.tflite`, `train.npz` and `unseen.npz`; print the top-1 accuracy of the `.tflite`.
 
     Returns the process's exit code.
     """

@@ -1,8 +1,8 @@
-"""VGG networks (Simonyan and Zisserman, 2015) with batch normalisation, rebuilt in Keras from weights that PyTorch named.
+"""VGG networks (Simonyan and Zisserman, 2015) with batch normalisation, rebuilt in Keras from PyTorch's weights.
 
-The weights are the `state_dict` of one `Sequential`, so that a tensor's key starts with the position of its module: a convolution
-without bias, its batch normalisation and ReLU take three positions, a pooling takes one, then flatten, dropout, and the dense layers with
-ReLU and dropout between them.
+The weights are the `state_dict` of one `Sequential`, so that a tensor's key starts with the position of its module: a
+convolution without bias, its batch normalisation and ReLU take three positions, a pooling takes one, then flatten,
+dropout and the dense layers with ReLU and dropout between them.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ def build_vgg(weights: Path, features: Sequence[int], *, side: int = 32, name: s
         position += 3
     _, height, width, channels = network.output_shape
     network.add(layers.Flatten())
-    dense = sorted(
-        int(key.split(".")[0]) for key in tensors if key.endswith(".weight") and int(key.split(".")[0]) >= position + 2
-    )
+    dense = sorted({int(key.split(".")[0]) for key in tensors if int(key.split(".")[0]) >= position})
     for position in dense:
         weight = tensors[f"{position}.weight"]
         if position == dense[0]:

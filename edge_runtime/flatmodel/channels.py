@@ -19,7 +19,7 @@ from edge_runtime.errors import PlanError
 if TYPE_CHECKING:
     from edge_runtime.flatmodel.graph import Graph, Operator
 
-__all__ = ["AxisUse", "ChannelGroup", "Channels", "Consumer", "find_channels"]
+__all__ = ["ELEMENTWISE", "AxisUse", "ChannelGroup", "Channels", "Consumer", "find_channels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def find_channels(graph: Graph, *, inputs_are_cut: bool = False) -> Channels:
 
 
 # Element-wise operators of one input: they hand every channel on.
-_ELEMENTWISE: Final = (
+ELEMENTWISE: Final = (
     "RELU",
     "RELU6",
     "RELU_N1_TO_1",
@@ -279,5 +279,5 @@ _RULES: Final[dict[str, Callable[[_Walk, Operator], None]]] = {
     "SOFTMAX": _mixes,
     "LOG_SOFTMAX": _mixes,
     "L2_NORMALIZATION": _mixes,
-    **dict.fromkeys(_ELEMENTWISE, _pass_through),
+    **dict.fromkeys(ELEMENTWISE, _pass_through),
 }

@@ -1,0 +1,43 @@
+"""Files that survive a power cut: after `write_durably` returns, a reader finds the new content; before, the old one; never a part."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["sync_folder", "write_durably"]
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace the file `path` by `content` in one atomic step, and wait until it has reached the disk.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder cannot be written; the former file is untouched then.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in `folder` have reached the disk: a rename is durable only then."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
