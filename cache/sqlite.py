@@ -39,8 +39,7 @@ _APPLICATION_ID = int.from_bytes(b"capn", "big")
 _BUSY_SECONDS = 10.0  # how long to wait for another process's write, which takes milliseconds
 _REMEMBERED_USES = 4096
 
-# Triggers keep the totals, so that no path, and no process, can forget to; counting would read the whole file at
-# every put.
+# Triggers keep the totals, so that no statement can forget to; a sum over all rows would grow with the file.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS entries (
     key TEXT PRIMARY KEY NOT NULL,
@@ -282,7 +281,10 @@ def _explained(path: Path, error: sqlite3.Error) -> StoreError:
     if isinstance(error, sqlite3.OperationalError):
         remedy = "see that its folder exists, may be written, has room, and that no other process keeps it locked"
     else:
-        remedy = "damaged, or no plan cache: delete the file (only remembered results are lost) or give another path"
+        remedy = (
+            "no plan cache, or a damaged one: give another path, "
+            "or delete the file if it was one (only remembered results are lost)"
+        )
     return StoreError(f"{path}: {error}: {remedy}")
 
 

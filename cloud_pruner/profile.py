@@ -1,8 +1,8 @@
 """A profile: everything that personalising a base model needs, measured once, kept in a folder.
 
-`manifest.json` names the base file, classes, preprocessing, the prunable layers and each array with its dtype, shape and sha256; the
-arrays are `.npy` files that are memory-mapped. Opening a profile checks every digest, so a damaged one is never searched with.
-`profiling` makes profiles; this module reads them.
+`manifest.json` names the base file, classes, preprocessing, the prunable layers and each array with its dtype, shape
+and sha256; the arrays are `.npy` files that are memory-mapped. Opening a profile checks every digest, so a damaged one
+is never searched with. `profiling` makes profiles; this module reads them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class Split:
         """Return the base's top-1 accuracy per class, `(classes,)`; NaN for a class without images."""
         hits = np.bincount(self.labels[self.predictions == self.labels], minlength=classes)
         counts = np.bincount(self.labels, minlength=classes)
-        return np.divide(hits, counts, out=np.full(classes, np.nan), where=counts > 0)
+        shares: NDArray[np.float64] = np.divide(hits, counts, out=np.full(classes, np.nan), where=counts > 0)
+        return shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,8 @@ class Profile:
     splits
         "profile", "select" and "certify" (`guarantee.md`: disjoint images).
     confusion
-        `(classes, classes) int64`: images of the row's class (of the select split) that the base takes for the column's.
+        `(classes, classes) int64`: images of the row's class (of the select split) that the base takes for the
+        column's.
     """
 
     folder: Path
@@ -140,7 +142,9 @@ class Profile:
         try:
             text = path.read_bytes()
         except FileNotFoundError:
-            raise ProfileError(f"{folder}: no profile there ({MANIFEST_FILE} is missing): make one with 'capnn profile'") from None
+            raise ProfileError(
+                f"{folder}: no profile there ({MANIFEST_FILE} is missing): make one with 'capnn profile'"
+            ) from None
         except OSError as error:
             raise ProfileError(f"{path}: cannot be read: {error.strerror}") from error
         try:
@@ -154,13 +158,16 @@ class Profile:
         """Raise ProfileError unless the profile is of the base model with this digest."""
         if digest != self.base.digest:
             raise ProfileError(
-                f"{self.folder}: the profile is of model {self.base.digest[:12]}…, not of {digest[:12]}…: profile that model"
+                f"{self.folder}: the profile is of model {self.base.digest[:12]}…, not of {digest[:12]}…: "
+                "profile that model"
             )
 
 
 def _open(folder: Path, manifest: dict[str, Any], digest: str) -> Profile:
     if manifest["version"] != PROFILE_VERSION:
-        raise ProfileError(f"{folder}: profile version {manifest['version']}, this is {PROFILE_VERSION}: make the profile again")
+        raise ProfileError(
+            f"{folder}: profile version {manifest['version']}, this is {PROFILE_VERSION}: make the profile again"
+        )
     arrays = {name: _array(folder, name, entry) for name, entry in manifest["arrays"].items()}
     base_path = folder / manifest["base"]["file"]
     content = _checked_bytes(base_path, manifest["base"]["digest"])
@@ -191,7 +198,8 @@ def _open(folder: Path, manifest: dict[str, Any], digest: str) -> Profile:
         boundary=manifest["boundary"],
         layers=layers,
         splits={
-            name: Split(arrays[f"{name}_activations"], arrays[f"{name}_labels"], arrays[f"{name}_predictions"]) for name in SPLITS
+            name: Split(arrays[f"{name}_activations"], arrays[f"{name}_labels"], arrays[f"{name}_predictions"])
+            for name in SPLITS
         },
         confusion=arrays["confusion"],
     )
@@ -211,12 +219,21 @@ def _array(folder: Path, name: str, entry: Mapping[str, Any]) -> NDArray[Any]:
     path = folder / entry["file"]
     try:
         with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else digest_of(stream.read())
+            digest = (
+                hashlib.file_digest(stream, "sha256").hexdigest()
+                if hasattr(hashlib, "file_digest")
+                else digest_of(stream.read())
+            )
     except OSError as error:
         raise ProfileError(f"{path}: cannot be read ({error.strerror}): make the profile again") from error
     if digest != entry["sha256"]:
-        raise ProfileError(f"{path}: array '{name}' is damaged (its digest is not the manifest's): make the profile again")
+        raise ProfileError(
+            f"{path}: array '{name}' is damaged (its digest is not the manifest's): make the profile again"
+        )
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     if list(array.shape) != entry["shape"] or array.dtype.name != entry["dtype"]:
-        raise ProfileError(f"{path}: array '{name}' is {array.dtype} {array.shape}, the manifest says otherwise: make the profile again")
+        raise ProfileError(
+            f"{path}: array '{name}' is {array.dtype} {array.shape}, the manifest says otherwise: "
+            "make the profile again"
+        )
     return array

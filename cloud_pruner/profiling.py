@@ -1,4 +1,4 @@
-"""Makes a profile: runs the base model in LiteRT over labelled images, with the activations of interest as extra outputs.
+"""Makes a profile: runs the base model in LiteRT over labelled images, with activations as extra outputs.
 
 The only pass over images there is; every cut is searched and judged from what this leaves behind.
 """
@@ -18,17 +18,19 @@ import numpy as np
 from cloud_pruner.errors import ImageDataError, ProfileError
 from cloud_pruner.images import split_per_class
 from cloud_pruner.profile import BASE_FILE, MANIFEST_FILE, PROFILE_VERSION, SPLITS, Profile
+from cloud_pruner.progress import no_progress
 from edge_runtime.flatmodel import BaseModel, extract, normalize
 from edge_runtime.flatmodel.channels import ELEMENTWISE
 from edge_runtime.interpreter import LoadedModel
 from edge_runtime.wire import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from cloud_pruner.images import ImageSet
+    from cloud_pruner.progress import Progress
     from edge_runtime.preprocessing import Preprocessing
 
 __all__ = ["DEFAULT_DEPTH", "LayerTensors", "ProfileSettings", "build_profile", "prunable_layers"]
@@ -55,11 +57,11 @@ class ProfileSettings:
     Attributes
     ----------
     depth
-        How many of the last weight layers are looked at; the output layer is one of them and is never pruned (CAP'NN prunes the "last 6
-        layers" of VGG-16: three convolutions and two dense layers). None: all of them.
+        How many of the last weight layers are looked at; the output layer is one of them and is never pruned (CAP'NN
+        prunes the "last 6 layers" of VGG-16: three convolutions and two dense layers). None: all of them.
     images
-        Images a class for each split, or None: of the smallest class, without `unseen` images 50, 25 and 25 %; with them up to 100 to
-        profile, and half of the unseen ones each to select and to certify.
+        Images a class for each split, or None: of the smallest class, without `unseen` images 50, 25 and 25 %; with
+        them up to 100 to profile, and half of the unseen ones each to select and to certify.
     """
 
     depth: int | None = DEFAULT_DEPTH
@@ -74,7 +76,7 @@ def build_profile(
     *,
     unseen: ImageSet | None = None,
     settings: ProfileSettings = ProfileSettings(),
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = no_progress,
     name: str = "model",
 ) -> Profile:
     """Measure the base model `content` and write a profile to `folder`, whole or not at all.
@@ -82,8 +84,9 @@ def build_profile(
     Parameters
     ----------
     images, unseen
-        `images` may be the network's own training images and then serve the profile split alone; *select* and *certify* come from
-        `unseen`, which the network was not trained on. Without `unseen` all three come from `images`, in archive order.
+        `images` may be the network's own training images and then serve the profile split alone; *select* and
+        *certify* come from `unseen`, which the network was not trained on. Without `unseen` all three come from
+        `images`, in archive order.
     progress
         Called with what is being done, images done and images in all.
     name
@@ -123,7 +126,11 @@ def prunable_layers(base: BaseModel, depth: int | None) -> list[LayerTensors]:
         There are none; the message says what stands in the way.
     """
     graph, channels = base.graph, base.channels
-    weighted = [operator.index for operator in graph.operators if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")]
+    weighted = [
+        operator.index
+        for operator in graph.operators
+        if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    ]
     looked_at = weighted if depth is None else weighted[-depth:]
     layers = []
     for number in channels.prunable:
@@ -148,7 +155,9 @@ def prunable_layers(base: BaseModel, depth: int | None) -> list[LayerTensors]:
             )
         )
     if not layers:
-        reasons = sorted({barrier for group in channels.groups for barrier in group.barriers} - {"network input", "network output"})
+        reasons = sorted(
+            {barrier for group in channels.groups for barrier in group.barriers} - {"network input", "network output"}
+        )
         detail = f": {'; '.join(reasons)}" if reasons else ""
         raise ProfileError(f"nothing can be pruned among the last {depth or len(weighted)} weight layers{detail}")
     return layers
@@ -160,15 +169,21 @@ def _channel_input(base: BaseModel, tensor: int) -> int:
     return producer.inputs[0] if producer is not None and producer.kind == "RESHAPE" else tensor
 
 
-def _check_images(base: BaseModel, images: ImageSet, unseen: ImageSet | None, preprocessing: Preprocessing, name: str) -> None:
+def _check_images(
+    base: BaseModel, images: ImageSet, unseen: ImageSet | None, preprocessing: Preprocessing, name: str
+) -> None:
     shape = base.graph.tensors[base.graph.inputs[0]].shape
     if tuple(shape[1:]) != preprocessing.shape:
-        raise ImageDataError(f"{name}: takes inputs of {tuple(shape[1:])}, the preprocessing makes {preprocessing.shape}")
+        raise ImageDataError(
+            f"{name}: takes inputs of {tuple(shape[1:])}, the preprocessing makes {preprocessing.shape}"
+        )
     outputs = base.graph.tensors[base.graph.outputs[0]].shape
     if len(outputs) != 2 or outputs[1] != len(images.classes):
         raise ImageDataError(f"{name}: has outputs of shape {outputs}, the images have {len(images.classes)} classes")
     if unseen is not None and unseen.classes != images.classes:
-        raise ImageDataError("the unseen images have other classes than the profile images: both need the same names in the same order")
+        raise ImageDataError(
+            "the unseen images have other classes than the profile images: both need the same names in the same order"
+        )
 
 
 def _split(
@@ -211,7 +226,7 @@ class _Measurement:
         classes: tuple[str, ...],
         preprocessing: Preprocessing,
         folder: Path,
-        progress: Callable[[str, int, int], None],
+        progress: Progress,
     ) -> None:
         self._base, self._layers, self._classes = base, layers, classes
         self._preprocessing, self._folder, self._progress = preprocessing, folder, progress
@@ -231,7 +246,8 @@ class _Measurement:
             "preprocessing": self._preprocessing.to_dict(),
             "boundary": self._boundary,
             "layers": [
-                {"name": layer.name, "output": layer.output, "boundary": layer.boundary, "units": layer.units} for layer in self._layers
+                {"name": layer.name, "output": layer.output, "boundary": layer.boundary, "units": layer.units}
+                for layer in self._layers
             ],
             "arrays": self._arrays,
         }
@@ -259,7 +275,9 @@ class _Measurement:
             inputs = self._preprocessing.apply(images.pixels[rows[chunk]])
             values = dict(zip(wanted, model.run(inputs), strict=True))
             if not np.isfinite(values[graph.outputs[0]]).all():
-                raise ProfileError("the model answers with NaN or infinity on these images: check weights and preprocessing")
+                raise ProfileError(
+                    "the model answers with NaN or infinity on these images: check weights and preprocessing"
+                )
             values[graph.inputs[0]] = inputs
             activations[chunk] = values[self._boundary]
             predictions[chunk] = values[graph.outputs[0]].argmax(axis=1)
@@ -301,7 +319,9 @@ class _Moments:
         self._layers = layers
         self.tensors = sorted({tensor for layer in layers for tensor in (layer.output, layer.boundary)})
         self._sums = {
-            (layer.boundary, kind): np.zeros((layer.units, classes)) for layer in layers for kind in ("fires", "sum", "squares")
+            (layer.boundary, kind): np.zeros((layer.units, classes))
+            for layer in layers
+            for kind in ("fires", "sum", "squares")
         }
         self._counts = np.zeros(classes)
 
@@ -318,22 +338,29 @@ class _Moments:
         result = []
         for layer in self._layers:
             rates, means, squares = (
-                (self._sums[layer.boundary, kind] / self._counts).astype(np.float32) for kind in ("fires", "sum", "squares")
+                (self._sums[layer.boundary, kind] / self._counts).astype(np.float32)
+                for kind in ("fires", "sum", "squares")
             )
             result.append(
-                {"firing_rates": rates, "means": means, "second_moments": squares, "weight_norms": _weight_norms(base, layer)}
+                {
+                    "firing_rates": rates,
+                    "means": means,
+                    "second_moments": squares,
+                    "weight_norms": _weight_norms(base, layer),
+                }
             )
         return result
 
 
 def _per_image(values: NDArray[Any]) -> NDArray[np.float64]:
     """Return the mean over positions, `(images, units)`."""
-    return values.reshape(len(values), -1, values.shape[-1]).mean(axis=1, dtype=np.float64)
+    means: NDArray[np.float64] = values.reshape(len(values), -1, values.shape[-1]).mean(axis=1, dtype=np.float64)
+    return means
 
 
 def _weight_norms(base: BaseModel, layer: LayerTensors) -> NDArray[np.float32]:
     group = base.channels.groups[base.channels.group_of(layer.output)]
     weights = base.graph.tensors[group.consumers[0].weight].data
     assert weights is not None
-    squares = np.square(weights.astype(np.float64)).reshape(-1, layer.units)
-    return squares.sum(axis=0).astype(np.float32)
+    norms: NDArray[np.float64] = np.square(weights.astype(np.float64)).reshape(-1, layer.units).sum(axis=0)
+    return norms.astype(np.float32)

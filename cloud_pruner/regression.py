@@ -1,4 +1,7 @@
-"""Predicts a layer's pruned units from its kept ones, for one user: the B and v that folding takes (`edge_runtime.flatmodel.folding`)."""
+"""Predicts a layer's pruned units from its kept ones, for one user.
+
+The B and v that folding takes (`edge_runtime.flatmodel.folding`).
+"""
 
 from __future__ import annotations
 
@@ -43,8 +46,9 @@ def weighted_moments(activations: NDArray[np.float32], weights: NDArray[np.float
 
 
 def fit_fold(moments: Moments, kept: NDArray[np.int64], pruned: NDArray[np.int64], ridge: float, weight: int) -> Fold:
-    """Fit `a_P ~ mu_P + B (a_S - mu_S)` with `B = C_PS (C_SS + ridge * mean(diag C_SS) * I)^-1`, for the layer with tensor `weight`.
+    """Fit `a_P ~ mu_P + B (a_S - mu_S)` with `B = C_PS (C_SS + ridge * mean(diag C_SS) * I)^-1`.
 
+    `weight` is the tensor of the layer that takes up the fold.
     Where the kept units do not vary at all, B is 0 and only the means are folded.
     """
     covariance, mean = moments.covariance, moments.mean

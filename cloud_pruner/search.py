@@ -3,15 +3,18 @@
 The rules (CAP'NN, Algorithm 2; the same for every variant)
 ----------------------------------------------------------
 1. Layers are visited in order of computation; what is fixed for one stays fixed.
-2. Of a layer's candidates, in the order in which the variant gives them, the first is taken for which every class i of the user loses at
-   most epsilon: `d_i = (base's correct - cut's correct) / n_i <= epsilon` on the *select* images, over all outputs.
+2. Of a layer's candidates, in the order in which the variant gives them, the first is taken for which every class i of
+   the user loses at most epsilon: `d_i = (base's correct - cut's correct) / n_i <= epsilon` on the *select* images,
+   over all outputs.
 3. Where none is, the layer keeps all its units.
 
 How it is quick without changing the answer
 -------------------------------------------
-- The activations before the first layer come from the profile. A fixed layer's output is kept; a trial runs only what comes after it.
+- The activations before the first layer come from the profile. A fixed layer's output is kept; a trial runs only what
+  comes after it.
 - A trial runs *sliced* weights, in the interpreter and from the bytes that the device will run.
-- A trial ends as soon as one class has lost too many images; the class that ended the last trial goes first in the next.
+- A trial ends as soon as one class has lost too many images; the class that ended the last trial goes first in the
+  next.
 """
 
 from __future__ import annotations
@@ -22,16 +25,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cloud_pruner.progress import no_progress
 from cloud_pruner.regression import fit_fold, weighted_moments
 from edge_runtime.flatmodel import BaseModel, LayerCut, extract
 from edge_runtime.interpreter import LoadedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from cloud_pruner.profile import LayerProfile, Profile, Split
+    from cloud_pruner.progress import Progress
     from cloud_pruner.variants import Candidate, Usage, Variant
 
 __all__ = ["ClassCounts", "LayerChoice", "SearchResult", "Searcher"]
@@ -100,9 +105,12 @@ class Searcher:
         usage: Usage,
         variant: Variant,
         epsilon: float,
-        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+        progress: Progress = no_progress,
     ) -> SearchResult:
-        """Search the cut for `usage` (see the module's rules); `progress` is called with layer, layers done and layers in all."""
+        """Search the cut for `usage` (see the module's rules).
+
+        `progress` is called with layer, layers done and layers in all.
+        """
         start = time.perf_counter()
         profile = self.profile
         layers = profile.layers
@@ -139,7 +147,10 @@ class Searcher:
         )
 
     def count(self, cuts: Sequence[LayerCut], usage: Usage, split: str) -> dict[int, ClassCounts]:
-        """Count what base and cut get right of each class of `usage` on the images of `split`, batch 1, as a device runs them."""
+        """Count what base and cut get right of each class of `usage` on the images of `split`.
+
+        Batch 1, as a device runs them.
+        """
         images = self.profile.splits[split]
         part = self.part(self.profile.boundary, self.profile.base.graph.outputs[0])
         model = LoadedModel(part.emit(cuts), name="cut model")
@@ -243,10 +254,14 @@ def _gather(split: Split, usage: Usage) -> tuple[NDArray[np.float32], NDArray[np
     """Return the user's images of `split` and what each counts: `w_k / n_k`."""
     rows = [split.rows(label) for label in usage.labels.tolist()]
     images = np.concatenate([split.activations[r] for r in rows])
-    weights = [np.full(r.stop - r.start, w / (r.stop - r.start)) for r, w in zip(rows, usage.weights.tolist(), strict=True)]
+    weights = [
+        np.full(r.stop - r.start, w / (r.stop - r.start)) for r, w in zip(rows, usage.weights.tolist(), strict=True)
+    ]
     return images, np.concatenate(weights)
 
 
 def _run(content: bytes, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    outputs: NDArray[np.float32] = LoadedModel(content, batch=min(len(inputs), 64), name="part of the base model").run(inputs)[0]
+    outputs: NDArray[np.float32] = LoadedModel(content, batch=min(len(inputs), 64), name="part of the base model").run(
+        inputs
+    )[0]
     return outputs

@@ -1,12 +1,12 @@
 """The pruning variants: for each layer, which units to try to do without, most first.
 
-A variant is two things: an order of a layer's units for a user's classes, and a schedule that says how far along that order to try. The
-search (`search.py`) is the same for all.
+A variant is two things: an order of a layer's units for a user's classes, and a schedule that says how far along that
+order to try. The search (`search.py`) is the same for all.
 
-- W, weighted (CAP'NN, Algorithm 2): a unit goes when its firing rate, weighted by usage, is at most T; T falls from 0.4 in steps of 0.025
-  to 0. Nothing is folded.
-- L, linear folding (ours): the units with the smallest replacement error go, a share q of them; q falls from 0.95 in steps of 0.05. What
-  they did is predicted from the units that stay and folded into the next layer (`regression.py`).
+- W, weighted (CAP'NN, Algorithm 2): a unit goes when its firing rate, weighted by usage, is at most T; T falls from
+  0.4 in steps of 0.025 to 0. Nothing is folded.
+- L, linear folding (ours): the units with the smallest replacement error go, a share q of them; q falls from 0.95 in
+  steps of 0.05. What they did is predicted from the units that stay and folded into the next layer (`regression.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A cut of one layer to try: `figure` is its T or q, `kept` the units that stay (`(kept,) int64`, ascending, never empty)."""
+    """A cut of one layer to try.
+
+    `figure` is its T or q, `kept` the units that stay (`(kept,) int64`, ascending, never empty).
+    """
 
     figure: float
     kept: NDArray[np.int64]
@@ -52,7 +55,10 @@ class Variant(Protocol):
         """Whether pruned units are predicted from kept ones."""
 
     def candidates(self, layer: LayerProfile, usage: Usage) -> Iterator[Candidate]:
-        """Yield the cuts of `layer` to try, the most daring first; each differs from the one before, and all prune something."""
+        """Yield the cuts of `layer` to try, the most daring first.
+
+        Each differs from the one before, and all prune something.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ class Weighted:
     folds: ClassVar[bool] = False
 
     def candidates(self, layer: LayerProfile, usage: Usage) -> Iterator[Candidate]:
+        """Yield a cut for each threshold."""
         rates = effective_firing_rates(layer, usage)
         # Thresholds are counted in whole steps: repeated subtraction would miss 0 by a rounding error.
         steps = round(self.start / self.step)
@@ -98,6 +105,7 @@ class LinearFolding:
     folds: ClassVar[bool] = True
 
     def candidates(self, layer: LayerProfile, usage: Usage) -> Iterator[Candidate]:
+        """Yield a cut for each share."""
         order = np.argsort(replacement_errors(layer, usage), kind="stable")
         shares = [self.step * number for number in range(round(self.start / self.step), 0, -1)]
 
@@ -117,7 +125,7 @@ def effective_firing_rates(layer: LayerProfile, usage: Usage) -> NDArray[np.floa
 
 
 def replacement_errors(layer: LayerProfile, usage: Usage) -> NDArray[np.float64]:
-    """Return `Var_w(a_n) * ||W_out,n||^2`, `(units,)`: what the next layer loses when a unit is replaced by its mean (our own).
+    """Return `Var_w(a_n) * ||W_out,n||^2`, `(units,)`: what the next layer loses with a unit at its mean (our own).
 
     The variance is that of the mixture of the user's classes: `sum_k w_k E_k[a^2] - (sum_k w_k E_k[a])^2`.
     """
@@ -128,7 +136,7 @@ def replacement_errors(layer: LayerProfile, usage: Usage) -> NDArray[np.float64]
 
 
 def _distinct(masks: Iterator[tuple[float, NDArray[np.bool_]]], units: int) -> Iterator[Candidate]:
-    """Drop cuts that keep what the one before kept, that keep nothing (a layer cannot be empty), or that prune nothing."""
+    """Drop cuts that keep what the one before kept, or nothing (a layer cannot be empty), or everything."""
     before = 0
     for figure, mask in masks:
         count = int(mask.sum())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
+import random
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_runtime.errors import DigestError, EdgeError, InputError, MessageError, ModelFileError
-from edge_runtime.interpreter import LoadedModel
-from edge_runtime.slots import BASE, ModelSlots, StoredModel
+from edge_runtime.errors import ModelFileError
+from edge_runtime.serving import Models, ServingModel, load_models
+from edge_runtime.slots import ModelSlots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edge_runtime.wire import Manifest
 
-__all__ = ["TOP", "EdgeClassifier", "Models", "Prediction", "ServingModel", "load_models"]
+__all__ = ["TOP", "EdgeClassifier", "Prediction"]
 
 TOP = 5
 """How many of the most probable classes a prediction lists."""
@@ -64,122 +64,6 @@ class Prediction:
         }
 
 
-class ServingModel:
-    """A verified model in memory, tried once, and safe for use by several threads (which take turns).
-
-    Parameters
-    ----------
-    stored
-        The verified file and its manifest.
-    slot
-        Where it is kept: "base", "a" or "b"; None while it is kept nowhere.
-    threads
-        Threads of the interpreter.
-
-    Raises
-    ------
-    ModelFileError
-        The interpreter refuses the file, it fails on a first image, or its input or outputs are not what its manifest says.
-    """
-
-    def __init__(self, stored: StoredModel, slot: str | None = None, *, threads: int = 1) -> None:
-        self.manifest = stored.manifest
-        self.slot = slot
-        name = f"model {stored.manifest.digest[:12]}"
-        self._loaded = LoadedModel(stored.content, threads=threads, name=name)
-        self._turn = threading.Lock()
-        expected = self.manifest.preprocessing.shape
-        if self._loaded.input_shape != expected:
-            raise ModelFileError(f"{name}: takes {self._loaded.input_shape}, its manifest says {expected}: the cloud sent a wrong pair")
-        if self._loaded.input_dtype != np.float32:
-            raise ModelFileError(f"{name}: takes {self._loaded.input_dtype} inputs: only models with float32 inputs can be served")
-        classes = len(self.manifest.classes)
-        if self._loaded.output_shapes[0] != (classes,):
-            shape = self._loaded.output_shapes[0]
-            raise ModelFileError(f"{name}: has outputs {shape}, its manifest names {classes} classes: the cloud sent a wrong pair")
-        self.probabilities(np.zeros(expected, dtype=np.uint8))
-
-    def check_replaces(self, base: ServingModel) -> None:
-        """Check that this model can stand in for `base` without a difference to callers.
-
-        Raises
-        ------
-        ModelFileError
-            It was cut from another base, or has other classes or another input.
-        """
-        mine, its = self.manifest, base.manifest
-        for what, ours, theirs in (
-            ("base model", mine.base[:12], its.digest[:12]),
-            ("classes", mine.classes, its.classes),
-            ("input", mine.preprocessing, its.preprocessing),
-        ):
-            if ours != theirs:
-                raise ModelFileError(f"model {mine.digest[:12]}: its {what} is not that of the base model {its.digest[:12]} held here")
-
-    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the probability of each class, `(classes,)` float32, for one image `(height, width, channels)` uint8.
-
-        Raises
-        ------
-        InputError
-            The image has another shape or dtype than the model takes.
-        ModelFileError
-            The interpreter fails, or gives numbers that are not finite.
-        """
-        inputs = self.manifest.preprocessing.apply(pixels[np.newaxis])
-        with self._turn:
-            outputs: NDArray[np.float32] = self._loaded.run(inputs)[0][0]
-        if not np.isfinite(outputs).all():
-            raise ModelFileError(f"{self._loaded.name}: gives outputs that are not finite numbers")
-        if outputs.min() >= 0 and abs(outputs.sum() - 1) < 1e-3:
-            return outputs  # the model ends in a softmax of its own
-        exponents = np.exp(outputs - outputs.max())
-        return np.asarray(exponents / exponents.sum(), dtype=np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """The models of a device: replaced as a whole, so that a classification never sees half a swap.
-
-    Attributes
-    ----------
-    base
-        The uncut model; None before the first was fetched, or where its file is damaged.
-    cut
-        The active cut; None while the base serves.
-    """
-
-    base: ServingModel | None = None
-    cut: ServingModel | None = None
-
-    @property
-    def active(self) -> ServingModel | None:
-        """The model that answers: the cut, or else the base; None without any."""
-        return self.cut or self.base
-
-
-def load_models(slots: ModelSlots, *, threads: int = 1) -> tuple[Models, list[str]]:
-    """Load what `slots` hold: the base, and the best cut that is whole. Also return what was damaged, a line each."""
-    damage: list[str] = []
-
-    def load(slot: str, base: ServingModel | None) -> ServingModel | None:
-        try:
-            stored = slots.read(slot)
-            if stored is None:
-                return None
-            model = ServingModel(stored, slot, threads=threads)
-            if base is not None:
-                model.check_replaces(base)
-        except (DigestError, ModelFileError, MessageError, InputError) as error:
-            damage.append(str(error))
-            return None
-        return model
-
-    base = load(BASE, None)
-    cut = next(filter(None, (load(slot, base) for slot in slots.cut_slots())), None)
-    return Models(base, cut), damage
-
-
 class EdgeClassifier:
     """Classifies images; safe for use by several threads, also while `swap` replaces a model.
 
@@ -188,10 +72,10 @@ class EdgeClassifier:
     models
         What to classify with.
     counted
-        Called with each class that counts as usage: every prediction while the base serves, the audited ones while a cut does.
-        Without it nothing is audited.
+        Called with each class that counts as usage: every prediction while the base serves, the audited ones while a
+        cut does. Without it nothing is audited.
     audit_every
-        While a cut serves, every so many images the base answers in its place.
+        While a cut serves, one in so many images, at a random place among them, is answered by the base.
 
     Examples
     --------
@@ -206,8 +90,9 @@ class EdgeClassifier:
         self._models = models
         self._counted = counted
         self._audit_every = audit_every
-        # `next` on it is atomic under the interpreter lock, and nothing breaks where two threads should audit the same turn.
-        self._turns = itertools.count(1)
+        self._lock = threading.Lock()
+        self._turn = 0
+        self._audited_turn = 0
 
     @classmethod
     def open(cls, state: Path, *, threads: int = 1) -> EdgeClassifier:
@@ -221,7 +106,9 @@ class EdgeClassifier:
         models, damage = load_models(ModelSlots(state), threads=threads)
         if models.active is None:
             reason = "; ".join(damage) or "it is empty"
-            raise ModelFileError(f"{state}: holds no verified model ({reason}): fetch one with capnn-edge run --state {state}")
+            raise ModelFileError(
+                f"{state}: holds no verified model ({reason}): fetch one with capnn-edge run --state {state}"
+            )
         return cls(models)
 
     @property
@@ -280,10 +167,7 @@ class EdgeClassifier:
             raise ModelFileError("there is no model yet: the base model must be fetched from the cloud first")
         pixels = pixels_for(models.active)
         audited = (
-            models.base is not None
-            and models.cut is not None
-            and self._counted is not None
-            and next(self._turns) % self._audit_every == 0
+            models.base is not None and models.cut is not None and self._counted is not None and self._audit_is_due()
         )
         model = models.base if audited else models.active
         assert model is not None
@@ -291,6 +175,18 @@ class EdgeClassifier:
         if self._counted is not None and model is models.base:
             self._counted(prediction.label)
         return prediction
+
+    def _audit_is_due(self) -> bool:
+        """Return whether this image is the audited one of its block of `audit_every`: which of them it is, chance decides.
+
+        A fixed stride would see only one class of a user, or of a camera, whose classes take turns in step with it.
+        """
+        with self._lock:
+            if self._turn % self._audit_every == 0:
+                self._turn = 0
+                self._audited_turn = random.randrange(self._audit_every)  # noqa: S311 - samples, protects nothing
+            self._turn += 1
+            return self._turn - 1 == self._audited_turn
 
 
 def _prediction(probabilities: NDArray[np.float32], manifest: Manifest, *, audited: bool) -> Prediction:

@@ -18,6 +18,8 @@ from edge_runtime.wire import MSGPACK, PersonalizeAnswer, pack, unpack
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from edge_runtime.wire import PersonalizeRequest
 
 __all__ = ["CloudClient", "CloudRefusedError"]
@@ -53,7 +55,7 @@ class CloudClient:
         headers = {"accept": MSGPACK, "accept-encoding": "identity"}
         self._http = httpx.Client(timeout=timeout_s, headers=headers)
 
-    def __enter__(self) -> CloudClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -77,7 +79,9 @@ class CloudClient:
         """
         model = self._model("GET", "/v1/base", None)
         if not model.manifest.is_base:
-            raise MessageError(f"{self.url}/v1/base: answered with a cut, not with a base model: is it the right service?")
+            raise MessageError(
+                f"{self.url}/v1/base: answered with a cut, not with a base model: is it the right service?"
+            )
         return model
 
     def personalize(self, request: PersonalizeRequest) -> StoredModel:
@@ -105,7 +109,9 @@ class CloudClient:
                     return _bounded(response, self._answer_bytes_max, where)
                 content = _bounded(response, _ERROR_BYTES_MAX, where)
         except httpx.TimeoutException as error:
-            message = f"{where}: no answer within {self._timeout_s:g} s: is the service overloaded, or the network down?"
+            message = (
+                f"{where}: no answer within {self._timeout_s:g} s: is the service overloaded, or the network down?"
+            )
             raise CloudError(message) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
@@ -122,7 +128,9 @@ def _bounded(response: httpx.Response, limit: int, where: str) -> bytes:
     for chunk in response.iter_bytes():
         content += chunk
         if len(content) > limit:
-            raise CloudError(f"{where}: the answer is longer than {limit} bytes: raise answer_bytes_max if the model is that large")
+            raise CloudError(
+                f"{where}: the answer is longer than {limit} bytes: raise answer_bytes_max if the model is that large"
+            )
     return bytes(content)
 
 

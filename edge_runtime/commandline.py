@@ -23,6 +23,10 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,
             **options,  # type: ignore[arg-type]
         )
+        # On every (sub)command; suppressed, so that a subcommand's default does not undo what stood before it.
+        self.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of a failure"
+        )
 
 
 def run_command(
@@ -33,10 +37,10 @@ def run_command(
 ) -> int:
     """Parse `argv`, run `action` and return the process's exit code.
 
-    0 is success, 1 a failure (one line on stderr), 2 wrong usage (argparse's own), 130 an interrupt. `errors` are the exceptions that
-    a command raises on purpose; with them and with the operating system's errors there is no traceback unless `--debug` is given.
+    0 is success, 1 a failure (one line on stderr), 2 wrong usage (argparse's own), 130 an interrupt. `errors` are the
+    exceptions that a command raises on purpose; with them and with the operating system's errors there is no traceback
+    unless `--debug` is given.
     """
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     arguments = parser.parse_args(argv)
     try:
         return action(arguments)
@@ -47,8 +51,8 @@ def run_command(
         # The reader of our output has gone (`| head`): nobody is left to tell.
         sys.stderr.close()
         return 1
-    except (*errors, OSError) as error:
-        if arguments.debug:
+    except (*errors, OSError) as error:  # type: ignore[misc] # mypy has no types for an unpacked tuple of classes
+        if getattr(arguments, "debug", False):
             traceback.print_exc()
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1

@@ -45,16 +45,17 @@ class EdgeConfig:
     floor
         Share of a period below which a class is no part of its usage, from 0 to under 1. Default 0.05.
     change
-        Total variation distance, from 0 to under 1, above which usage has changed and a new cut is asked for. Default 0.2.
+        Total variation distance, from 0 to under 1, above which usage has changed and a new cut is asked for.
+        Default 0.2.
     audit_every
-        While a cut serves, every so many images the base model answers, and is counted. 1 means all. Default 10.
+        While a cut serves, one in so many images is answered by the base model, and counted. 1 means all. Default 10.
     threads
         Threads of each interpreter. Default 1.
     timeout_s
         How long the cloud may stay silent, in s. Default 10.
     retry_first_s, retry_max_s
-        Wait before a failed request is sent again, in s: it doubles from the first to the longest, and a random part of up to half is taken off,
-        so that devices do not come back all at once. Defaults 1 and 300.
+        Wait before a failed request is sent again, in s: it doubles from the first to the longest, and a random part of
+        up to half is taken off, so that devices do not come back all at once. Defaults 1 and 300.
     body_bytes_max
         Longest body of a request to the local API, in bytes. Default 16 MiB.
     answer_bytes_max
@@ -86,7 +87,9 @@ class EdgeConfig:
         for field in dataclasses.fields(self):
             _check(field.name, getattr(self, field.name))
         if self.retry_max_s < self.retry_first_s:
-            raise ConfigError(f"retry_max_s is {self.retry_max_s:g}: expected retry_first_s, {self.retry_first_s:g}, or more")
+            raise ConfigError(
+                f"retry_max_s is {self.retry_max_s:g}: expected retry_first_s, {self.retry_first_s:g}, or more"
+            )
 
 
 _WHOLE_NUMBERS = {
@@ -132,7 +135,11 @@ def _check(name: str, value: Any) -> None:
 def _is_web_address(text: str) -> bool:
     try:
         address = urlsplit(text)
-        return address.scheme in {"http", "https"} and bool(address.hostname) and (address.port is None or address.port > 0)
+        return (
+            address.scheme in {"http", "https"}
+            and bool(address.hostname)
+            and (address.port is None or address.port > 0)
+        )
     except ValueError:
         return False
 

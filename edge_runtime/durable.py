@@ -1,4 +1,4 @@
-"""Files that survive a power cut: after `write_durably` returns, a reader finds the new content; before, the old one; never a part."""
+"""Files that survive a power cut: a reader finds the former content or the new, never a part."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ class LoadedModel:
     content
         The file's bytes.
     batch
-        How many samples one invocation takes. Above 1 the input is resized, which needs a model whose reshapes leave the batch open
-        (as `flatmodel.extract` makes them).
+        How many samples one invocation takes. Above 1 the input is resized, which needs a model whose reshapes leave
+        the batch open (as `flatmodel.extract` makes them).
     threads
         Threads of the interpreter.
     name
@@ -64,7 +64,9 @@ class LoadedModel:
             if isinstance(error, ModelFileError):
                 raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelFileError(f"{name}: the interpreter refuses it ({reason}): is it a whole .tflite file?") from error
+            raise ModelFileError(
+                f"{name}: the interpreter refuses it ({reason}): is it a whole .tflite file?"
+            ) from error
         details = self._interpreter.get_input_details()[0]
         self.input_shape: tuple[int, ...] = tuple(int(side) for side in details["shape"][1:])
         self.input_dtype: np.dtype[Any] = np.dtype(details["dtype"])

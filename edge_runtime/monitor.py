@@ -1,7 +1,8 @@
-"""Which classes come up, and whether that has changed: counted on the device, in periods of a fixed number of predictions.
+"""Which classes come up, and whether that has changed: counted on the device, in periods of so many predictions.
 
-Only predictions of the base model are counted: a cut knows best the classes it was made for, and its counts would confirm themselves
-(docs/decisions/0005-usage-by-audit.md). The rules here are pure; `load_counts` and `save_counts` carry a period over a restart.
+Only predictions of the base model are counted: a cut knows best the classes it was made for, and its counts would
+confirm themselves (docs/decisions/0005-usage-by-audit.md). The rules here are pure; `load_counts` and `save_counts`
+carry a period over a restart.
 """
 
 from __future__ import annotations
@@ -73,9 +74,10 @@ class UsageMonitor:
             return dict(self._counts)
 
     def usage(self) -> dict[str, float]:
-        """Return the share of each class in this period, without the classes below `floor`; sums to 1, empty without counts.
+        """Return the share of each class in this period, without the classes below `floor`.
 
-        Where no class reaches the floor, all are kept: no choice among them could be justified.
+        The shares sum to 1; there are none without counts. Where no class reaches the floor, all are kept: no choice
+        among them could be justified.
         """
         return self._usage(self.counts())
 
@@ -86,7 +88,7 @@ class UsageMonitor:
         return {label: n / kept_total for label, n in sorted(kept.items())}
 
     def changed(self, usage: Mapping[str, float], active: Mapping[str, float] | None) -> bool:
-        """Return whether `usage` differs from the usage `active` that the serving cut was made for; None, no cut, always differs."""
+        """Return whether `usage` differs from `active`, which the serving cut was made for (None, no cut: always)."""
         return active is None or total_variation(usage, active) > self.change
 
     def next_period(self) -> dict[str, float]:
@@ -126,10 +128,9 @@ def load_counts(path: Path, base: str) -> dict[str, int]:
         if field(fields, "base", str, "counts") != base:
             return {}
         counts = field(fields, "counts", dict, "counts")
-        if any(field(counts, label, int, "counts") < 1 for label in counts):
-            raise MessageError("counts: a class has a count below 1")
+        counts = {str(label): field(counts, label, int, "counts") for label in counts}
     except FileNotFoundError:
         return {}
     except (OSError, MessageError) as error:
         raise MessageError(f"{path}: cannot be used ({error}); counting starts from zero") from error
-    return dict(counts)
+    return {label: n for label, n in counts.items() if n > 0}

@@ -11,9 +11,11 @@
 Rules
 -----
 1. A model is written to the slot that is *not* active: both files, synced, then read back and verified.
-2. Only then the pointer `active` is replaced, by one rename, and the folder synced. Until that instant the former model is the active one.
-3. Nothing leaves this module that does not have the digests that were stored with it. LiteRT validates little: it loads many damaged files.
-4. A damaged active slot gives way to the other slot, which holds the cut that was active before; after that comes the base.
+2. Only then the pointer `active` is replaced, by one rename, and the folder synced. Until then the former model is the
+   active one.
+3. Nothing leaves this module that does not have the digests that were stored with it. LiteRT validates little: it loads
+   many damaged files.
+4. A damaged active slot gives way to the other slot, which holds the cut that was active before; then comes the base.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_runtime.durable import sync_folder, write_durably
-from edge_runtime.errors import ConfigError, DigestError, EdgeError, MessageError, ModelFileError
+from edge_runtime.errors import ConfigError, DigestError, MessageError
 from edge_runtime.wire import Manifest, check_digest, digest_of, field, pack, unpack
 
 if TYPE_CHECKING:
@@ -78,12 +80,16 @@ class ModelSlots:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock_file = (self.folder / "lock").open("w")
         except OSError as error:
-            raise ConfigError(f"{self.folder}: cannot be used as state folder ({error.strerror}): choose another with --state") from error
+            raise ConfigError(
+                f"{self.folder}: cannot be used as state folder ({error.strerror}): choose another with --state"
+            ) from error
         try:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock_file.close()
-            raise ConfigError(f"{self.folder}: is in use by another capnn-edge run: stop that, or choose another with --state") from error
+            raise ConfigError(
+                f"{self.folder}: is in use by another capnn-edge run: stop that, or choose another with --state"
+            ) from error
         self._lock_file = lock_file
 
     def unlock(self) -> None:
@@ -138,25 +144,20 @@ class ModelSlots:
         """
         self._write(BASE, model)
 
-    def install_cut(self, model: StoredModel, serving: str | None) -> str:
-        """Store a cut in the slot that does not hold the cut `serving`, activate it there, and return the slot's name.
+    def free_slot(self, serving: str | None) -> str:
+        """Return the slot for the next cut while the one in `serving` ("a", "b", or None for the base) serves."""
+        return _CUT_SLOTS[1] if serving == _CUT_SLOTS[0] else _CUT_SLOTS[0]
 
-        Parameters
-        ----------
-        model
-            The cut; it must have been tried before.
-        serving
-            The slot that is served from now, whose files stay as they are; None while the base serves.
+    def install_cut(self, model: StoredModel, slot: str) -> None:
+        """Store a cut, which must have been tried before, in the free slot `slot`, and make it the active model.
 
         Raises
         ------
         OSError, DigestError
             It cannot be written, or reads back differently; the former model stays active.
         """
-        slot = _CUT_SLOTS[1] if serving == _CUT_SLOTS[0] else _CUT_SLOTS[0]
         self._write(slot, model)
         write_durably(self.folder / "active", f"{slot}\n".encode("ascii"))
-        return slot
 
     def _write(self, slot: str, model: StoredModel) -> None:
         folder = self.folder / slot

@@ -1,8 +1,8 @@
 """The contract between device and cloud: what a device asks and what it is answered, and how both become bytes.
 
-Messages are small frozen dataclasses. On the wire they are msgpack maps (or the same maps in JSON); every reader checks every field and
-names the one that is wrong. Unknown fields are ignored, so that an older reader understands a newer writer; a change that an older
-reader must not misread raises `WIRE_VERSION`.
+Messages are small frozen dataclasses. On the wire they are msgpack maps (or the same maps in JSON); every reader
+checks every field and names the one that is wrong. Unknown fields are ignored, so that an older reader understands a
+newer writer; a change that an older reader must not misread raises `WIRE_VERSION`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def check_digest(content: bytes, expected: str, what: str) -> None:
     """Raise DigestError unless `content` has the digest `expected`; `what` names it in the message."""
     actual = digest_of(content)
     if actual != expected:
-        raise DigestError(f"{what}: digest is {actual[:12]}…, promised was {expected[:12]}…: it was damaged or replaced on the way")
+        raise DigestError(
+            f"{what}: digest is {actual[:12]}…, promised was {expected[:12]}…: it was damaged or replaced on the way"
+        )
 
 
 def field(fields: Mapping[str, Any], name: str, kind: type[_T] | tuple[type, ...], where: str) -> Any:
@@ -108,7 +110,8 @@ class PersonalizeRequest:
     device
         A name for logs; identifies nobody.
     variant, epsilon
-        Wishes that override the service's defaults, or None: "W" or "L"; allowed loss of top-1 accuracy per class, in (0, 1).
+        Wishes that override the service's defaults, or None: "W" or "L"; allowed loss of top-1 accuracy per class, in
+        (0, 1).
     want_model
         Whether the answer should carry the file, or only the plan that makes it from the base.
     """
@@ -121,6 +124,7 @@ class PersonalizeRequest:
     want_model: bool = True
 
     def to_fields(self) -> dict[str, Any]:
+        """Return the message as plain values."""
         return {
             "version": WIRE_VERSION,
             "base": self.base,
@@ -133,6 +137,7 @@ class PersonalizeRequest:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> PersonalizeRequest:
+        """Read the message, or raise MessageError naming the field that is wrong."""
         where = "request"
         _check_version(fields, where)
         variant, epsilon = fields.get("variant"), fields.get("epsilon")
@@ -155,10 +160,12 @@ class ClassFigures:
     accuracy: float
 
     def to_fields(self) -> dict[str, Any]:
+        """Return the message as plain values."""
         return {"n": self.n, "base_accuracy": self.base_accuracy, "accuracy": self.accuracy}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any], where: str) -> ClassFigures:
+        """Read the message, or raise MessageError naming the field that is wrong."""
         return cls(
             n=field(fields, "n", int, where),
             base_accuracy=field(fields, "base_accuracy", float, where),
@@ -175,8 +182,8 @@ class Manifest:
     digest, bytes
         sha256 and length of the file.
     base, profile
-        Digests of the base model and of the profile that the cut was made from; for a base model itself `base` equals `digest`
-        and `profile` names the profile it is served with.
+        Digests of the base model and of the profile that the cut was made from; for a base model itself `base` equals
+        `digest` and `profile` names the profile it is served with.
     classes
         Names of all outputs, in their order.
     preprocessing
@@ -184,7 +191,8 @@ class Manifest:
     usage
         The classes that the cut is for, with their weights (sum 1); empty for a base model.
     variant, epsilon, guarantee
-        How it was cut and what was asked of it; `guarantee` is "empirical" (measured on the search's own images) or "none" (a base model).
+        How it was cut and what was asked of it; `guarantee` is "empirical" (measured on the search's own images) or
+        "none" (a base model).
     relative_size, parameters
         Parameters relative to the base's, and their number.
     per_class
@@ -214,6 +222,7 @@ class Manifest:
         return self.digest == self.base
 
     def to_fields(self) -> dict[str, Any]:
+        """Return the message as plain values."""
         return {
             "version": WIRE_VERSION,
             "digest": self.digest,
@@ -234,6 +243,7 @@ class Manifest:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Manifest:
+        """Read the message, or raise MessageError naming the field that is wrong."""
         where = "manifest"
         _check_version(fields, where)
         per_class = field(fields, "per_class", dict, where)
@@ -251,7 +261,8 @@ class Manifest:
             relative_size=field(fields, "relative_size", float, where),
             parameters=field(fields, "parameters", int, where),
             per_class={
-                name: ClassFigures.from_fields(field(per_class, name, dict, where), f"{where}: {name}") for name in per_class
+                name: ClassFigures.from_fields(field(per_class, name, dict, where), f"{where}: {name}")
+                for name in per_class
             },
             cache_tier=field(fields, "cache_tier", str, where),
         )
@@ -259,17 +270,19 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class PersonalizeAnswer:
-    """What the cloud answers: the manifest, the plan that makes the file from the base, and the file where it was asked for."""
+    """What the cloud answers: the manifest, the plan that makes the file from the base, and the file if asked for."""
 
     manifest: Manifest
     plan: bytes
     model: bytes | None
 
     def to_bytes(self) -> bytes:
+        """Encode as msgpack."""
         return pack({"manifest": self.manifest.to_fields(), "plan": self.plan, "model": self.model})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> PersonalizeAnswer:
+        """Decode msgpack, or raise MessageError naming the field that is wrong."""
         fields = unpack(content)
         where = "answer"
         model = fields.get("model")
@@ -283,4 +296,7 @@ class PersonalizeAnswer:
 def _check_version(fields: Mapping[str, Any], where: str) -> None:
     version = field(fields, "version", int, where)
     if version != WIRE_VERSION:
-        raise MessageError(f"{where}: wire version {version} is not understood here (this is version {WIRE_VERSION}): update the older side")
+        raise MessageError(
+            f"{where}: wire version {version} is not understood here (this is version {WIRE_VERSION}): "
+            "update the older side"
+        )

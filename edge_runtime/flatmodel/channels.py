@@ -1,10 +1,12 @@
 """Which channels of a graph must be kept or pruned together, and where each of them shows.
 
-A *channel group* is a set of units that share one kept set: the output channels of a layer and everything that only hands them on
-(pooling, ReLU, flattening). The analysis walks the operators in order and gives every axis that carries such channels, of activations
-and of constants alike, an `AxisUse`. Slicing then needs to know nothing of operators: it gathers along those axes.
+A *channel group* is a set of units that share one kept set: the output channels of a layer and everything that only
+hands them on (pooling, ReLU, flattening). The analysis walks the operators in order and gives every axis that carries
+such channels, of activations and of constants alike, an `AxisUse`. Slicing then needs to know nothing of operators: it
+gathers along those axes.
 
-An operator that is not understood is a barrier: the channels that reach it, and those that leave it, stay. Nothing is sliced by guess.
+An operator that is not understood is a barrier: the channels that reach it, and those that leave it, stay. Nothing is
+sliced by guess.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ __all__ = ["ELEMENTWISE", "AxisUse", "ChannelGroup", "Channels", "Consumer", "fi
 
 @dataclass(frozen=True, slots=True)
 class AxisUse:
-    """An axis made of a group's channels, repeated: its index is `position * units + channel` (1 position, but for a flattened map)."""
+    """An axis made of a group's channels, repeated.
+
+    Its index is `position * units + channel` (1 position, but for a flattened map).
+    """
 
     group: int
     positions: int
@@ -32,7 +37,10 @@ class AxisUse:
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A layer that multiplies a group's channels: operator `operator` reads `tensor` and has `weight` and `bias` (tensor indices)."""
+    """A layer that multiplies a group's channels.
+
+    Operator `operator` reads `tensor` and has `weight` and `bias` (tensor indices).
+    """
 
     operator: int
     tensor: int
@@ -110,8 +118,8 @@ class Channels:
 def find_channels(graph: Graph, *, inputs_are_cut: bool = False) -> Channels:
     """Find the channel groups of `graph`.
 
-    `inputs_are_cut` says that the graph's inputs are boundary activations, whose channels may be pruned like any other; the channels of
-    a whole model's input (colours) may not.
+    `inputs_are_cut` says that the graph's inputs are boundary activations, whose channels may be pruned like any
+    other; the channels of a whole model's input (colours) may not.
     """
     walk = _Walk(graph)
     for tensor in graph.inputs:
@@ -179,7 +187,7 @@ class _Walk:
             self.groups[use.group].barriers.append(reason)
 
     def hand_on(self, source: int, target: int, positions: int | None = None) -> None:
-        """Let `target`'s last axis carry the channels of `source`, each at `positions` places (as before, when None)."""
+        """Let `target`'s last axis carry the channels of `source`, each at `positions` places (None: as before)."""
         use = self.use(source)
         if use is None:
             return
@@ -189,7 +197,7 @@ class _Walk:
         self.groups[use.group].tensors.append(target)
 
     def own_constant(self, tensor: int) -> bool:
-        """Whether `tensor` is a constant that numpy can slice and that no other operator, nor another input of this one, reads."""
+        """Whether `tensor` is a constant that numpy can slice and that has no other reader."""
         return self.graph.tensors[tensor].data is not None and self._users[tensor] == 1
 
     def slice_constant(self, tensor: int, axis: int, use: AxisUse | None) -> None:

@@ -1,8 +1,8 @@
 """Reads FlatBuffers tables in place, with every access checked against the file's bounds.
 
-The binary format: an unsigned 32-bit offset points forward from where it stands; a table begins with a signed offset back to its vtable,
-which lists where in the table each field stands (0 = absent); a vector begins with its length. Little-endian throughout.
-(FlatBuffers internals, "FlatBuffer Binary Format".)
+The binary format: an unsigned 32-bit offset points forward from where it stands; a table begins with a signed offset
+back to its vtable, which lists where in the table each field stands (0 = absent); a vector begins with its length.
+Little-endian throughout. (FlatBuffers internals, "FlatBuffer Binary Format".)
 """
 
 from __future__ import annotations
@@ -42,20 +42,25 @@ class Reader:
         return value
 
     def u8(self, position: int) -> int:
+        """Read an unsigned byte."""
         if not 0 <= position < self.size:
             raise ModelFileError(f"damaged .tflite: position {position} lies outside the file's {self.size} bytes")
         return self.data[position]
 
     def u16(self, position: int) -> int:
+        """Read an unsigned 16-bit integer."""
         return self._unpack(_U16, position)
 
     def u32(self, position: int) -> int:
+        """Read an unsigned 32-bit integer."""
         return self._unpack(_U32, position)
 
     def i32(self, position: int) -> int:
+        """Read a signed 32-bit integer."""
         return self._unpack(_I32, position)
 
     def u64(self, position: int) -> int:
+        """Read an unsigned 64-bit integer."""
         return self._unpack(_U64, position)
 
     def follow(self, position: int) -> int:
@@ -86,26 +91,32 @@ class Table:
         return self.position + offset if offset else None
 
     def u8(self, field: int, default: int = 0) -> int:
+        """Read an unsigned byte; `default` where the table does not have it."""
         position = self.at(field)
         return default if position is None else self.reader.u8(position)
 
     def i32(self, field: int, default: int = 0) -> int:
+        """Read a signed 32-bit integer; `default` where the table does not have it."""
         position = self.at(field)
         return default if position is None else self.reader.i32(position)
 
     def u32(self, field: int, default: int = 0) -> int:
+        """Read an unsigned 32-bit integer; `default` where the table does not have it."""
         position = self.at(field)
         return default if position is None else self.reader.u32(position)
 
     def u64(self, field: int, default: int = 0) -> int:
+        """Read an unsigned 64-bit integer; `default` where the table does not have it."""
         position = self.at(field)
         return default if position is None else self.reader.u64(position)
 
     def table(self, field: int) -> Table | None:
+        """Return a table field, or None."""
         position = self.at(field)
         return None if position is None else Table(self.reader, self.reader.follow(position))
 
     def vector(self, field: int, item_size: int) -> Vector | None:
+        """Return a vector field of items of `item_size` bytes, or None."""
         position = self.at(field)
         return None if position is None else Vector(self.reader, self.reader.follow(position), item_size)
 
@@ -122,6 +133,7 @@ class Table:
         return () if vector is None else tuple(vector.view(np.dtype("<i4")).tolist())
 
     def text(self, field: int) -> str:
+        """Return a string field; an absent one is empty."""
         vector = self.vector(field, 1)
         return "" if vector is None else bytes(vector.bytes()).decode("utf-8", errors="replace")
 
@@ -138,11 +150,12 @@ class Vector:
         self.item_size = item_size
         if self.start + self.length * item_size > reader.size:
             raise ModelFileError(
-                f"damaged .tflite: a list of {self.length} items at {position} runs past the file's {reader.size} bytes: "
-                "is the file whole?"
+                f"damaged .tflite: a list of {self.length} items at {position} runs past the file's {reader.size} "
+                "bytes: is the file whole?"
             )
 
     def bytes(self) -> memoryview:
+        """Return the items' bytes, shared with the file."""
         return self.reader.data[self.start : self.start + self.length * self.item_size]
 
     def view(self, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:

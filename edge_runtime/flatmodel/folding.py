@@ -3,9 +3,10 @@
 With kept units S and pruned units P, `a_P ~ v + B a_S` (`Fold`) turns the next layer's `W_S a_S + W_P a_P + b` into
 `(W_S + W_P B) a_S + (b + W_P v)`: closed form, no training (`docs/decisions/0003-exact-folding.md`).
 
-A sum of products depends, in its last bits, on the order in which a BLAS adds; a device would then rebuild another file than the cloud
-digested. So the products are made exact: B and v are 16-bit integers times a power of two, W_P is rounded to integers so narrow that
-every partial sum stays below 2**53, and float64 adds such integers without error in any order.
+A sum of products depends, in its last bits, on the order in which a BLAS adds; a device would then rebuild another
+file than the cloud digested. So the products are made exact: B and v are 16-bit integers times a power of two, W_P is
+rounded to integers so narrow that every partial sum stays below 2**53, and float64 adds such integers without error in
+any order.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ _COEFFICIENT_BITS = 15
 def exact_product(weights: NDArray[np.float32], integers: NDArray[np.int16], exponent: int) -> NDArray[np.float64]:
     """Return `weights @ integers * 2**exponent`, the same bits whatever order it is summed in.
 
-    `weights` `(rows, n) float32` are first rounded to a fixed point of `53 - 15 - log2(n)` bits under their largest magnitude (28 bits for
-    512 summands, finer than float32 itself); `integers` is `(n, columns)` or `(n,)`.
+    `weights` `(rows, n) float32` are first rounded to a fixed point of `53 - 15 - log2(n)` bits under their largest
+    magnitude (28 bits for 512 summands, finer than float32 itself); `integers` is `(n, columns)` or `(n,)`.
 
     Raises
     ------
@@ -52,7 +53,10 @@ def exact_product(weights: NDArray[np.float32], integers: NDArray[np.int16], exp
 
 
 def fold_weights(kept: NDArray[np.float32], pruned: NDArray[np.float32], fold: Fold) -> NDArray[np.float32]:
-    """Return `W_S + W_P B` in float32; `kept` `(rows, S)` and `pruned` `(rows, P)`, a row for each output channel and kernel position."""
+    """Return `W_S + W_P B` in float32.
+
+    `kept` `(rows, S)` and `pruned` `(rows, P)`, a row for each output channel and kernel position.
+    """
     if not fold.is_linear:
         return kept
     correction = exact_product(pruned, fold.coefficients, fold.coefficient_exponent)

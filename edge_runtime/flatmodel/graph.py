@@ -84,8 +84,9 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One operator: `kind` is its TFLite name ("CONV_2D"), `inputs` and `outputs` tensor indices (-1 = an optional input that is absent).
+    """One operator.
 
+    `kind` is its TFLite name ("CONV_2D"); `inputs` and `outputs` are tensor indices (-1: an optional input, absent).
     `options` holds those that `schema.OPTIONS` names; enumerations as numbers.
     """
 
@@ -104,7 +105,8 @@ class Operator:
 class Graph:
     """The main subgraph of a .tflite file.
 
-    `inputs` and `outputs` are tensor indices; `subgraphs` counts all of the file's subgraphs (control flow has more than one).
+    `inputs` and `outputs` are tensor indices; `subgraphs` counts all of the file's subgraphs (control flow has more
+    than one).
     """
 
     tensors: tuple[Tensor, ...]
@@ -139,7 +141,9 @@ class Graph:
         return sum(
             tensor.size
             for tensor in self.tensors
-            if tensor.is_constant and tensor.dtype is not None and (tensor.dtype.kind == "f" or tensor.quantization is not None or tensor.index in biases)
+            if tensor.is_constant
+            and tensor.dtype is not None
+            and (tensor.dtype.kind == "f" or tensor.quantization is not None or tensor.index in biases)
         )
 
 
@@ -176,7 +180,9 @@ def _read(reader: Reader) -> Graph:
         outputs=main.ints(SubGraphField.OUTPUTS),
         subgraphs=len(subgraphs),
         description=model.text(ModelField.DESCRIPTION),
-        metadata={entry.text(MetadataField.NAME): _metadata(entry, buffers) for entry in model.tables(ModelField.METADATA)},
+        metadata={
+            entry.text(MetadataField.NAME): _metadata(entry, buffers) for entry in model.tables(ModelField.METADATA)
+        },
     )
     _check_references(graph)
     return graph
@@ -215,7 +221,9 @@ def _tensor(index: int, table: Table, buffers: list[Table]) -> Tensor:
     )
 
 
-def _constant(index: int, shape: tuple[int, ...], dtype: np.dtype[np.generic] | None, buffer: Table) -> NDArray[Any] | None:
+def _constant(
+    index: int, shape: tuple[int, ...], dtype: np.dtype[np.generic] | None, buffer: Table
+) -> NDArray[Any] | None:
     if buffer.u64(BufferField.OFFSET) > 1:
         raise ModelFileError("constants outside the flatbuffer (files over 2 GiB) are not supported")
     data = buffer.vector(BufferField.DATA, 1)
@@ -223,7 +231,10 @@ def _constant(index: int, shape: tuple[int, ...], dtype: np.dtype[np.generic] | 
         return None
     expected = math.prod(shape) * dtype.itemsize
     if data.length != expected:
-        raise ModelFileError(f"damaged .tflite: tensor {index} of shape {shape} {dtype} needs {expected} bytes, its buffer has {data.length}")
+        raise ModelFileError(
+            f"damaged .tflite: tensor {index} of shape {shape} {dtype} needs {expected} bytes, "
+            f"its buffer has {data.length}"
+        )
     return np.frombuffer(data.bytes(), dtype=dtype).reshape(shape)
 
 

@@ -1,7 +1,7 @@
 """The layout of a normalised file: metadata first, then one constant after the other, each 16-byte aligned.
 
-An entry in the file's metadata says so and tells where the constants begin. The gaps between constants are zero, so that equal models
-have equal bytes.
+An entry in the file's metadata says so and tells where the constants begin. The gaps between constants are zero, so
+that equal models have equal bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _ALIGNMENT: Final = 16
 
 
 def constant_span(cursor: int, size: int) -> tuple[int, int]:
-    """Return where a constant of `size` bytes begins that is placed after `cursor`, and where it ends; its length stands right before it."""
+    """Return where a constant of `size` bytes begins that is placed after `cursor`, and where it ends.
+
+    Its length stands right before it.
+    """
     start = -(-(cursor + 4) // _ALIGNMENT) * _ALIGNMENT
     return start, start + size
 
@@ -49,12 +52,17 @@ def constants_start(content: bytes | bytearray | memoryview) -> int:
         raise ModelFileError("not laid out for slicing: normalise it first (a profile's base.tflite is)")
     version, start = struct.unpack_from("<II", content, at)
     if version != _VERSION or not 0 < start <= len(content):
-        raise ModelFileError(f"laid out for slicing by another version ({version}, this is {_VERSION}): profile the model again")
+        raise ModelFileError(
+            f"laid out for slicing by another version ({version}, this is {_VERSION}): profile the model again"
+        )
     return int(start)
 
 
 def place_constants(metadata: bytearray, constants: Mapping[int, bytes]) -> bytes:
-    """Return the whole file: `metadata` (complete but for the constants), then `constants` (buffer index -> bytes) in order of index."""
+    """Return the whole file.
+
+    `metadata` (complete but for the constants), then `constants` (buffer index -> bytes) in order of index.
+    """
     start = len(metadata)
     at = _entry_position(metadata)
     if at is None:

@@ -1,17 +1,18 @@
 """Rewrites a .tflite once, so that it can be sliced many times: metadata first, then the constants.
 
-Every use of a shared constant gets its own copy (a converter shares equal ones, and slicing one would corrupt another layer), every layer
-gets a bias (mean folding needs somewhere to go), and the constants move behind everything else, so that slicing rewrites only the tail of
-the file and a few numbers before it. The network computes what it did before.
+Every use of a shared constant gets its own copy (a converter shares equal ones, and slicing one would corrupt another
+layer), every layer gets a bias (mean folding needs somewhere to go), and the constants move behind everything else, so
+that slicing rewrites only the tail of the file and a few numbers before it. The network computes what it did before.
 
-Needs the schema's object API (shipped with ai-edge-litert); done in the cloud. What reads the result (`slicing`) does not.
+Needs the schema's object API (shipped with ai-edge-litert); done in the cloud. What reads the result (`slicing`) does
+not.
 """
 
 from __future__ import annotations
 
 import copy
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flatbuffers
 import numpy as np
@@ -21,17 +22,15 @@ from edge_runtime.flatmodel.graph import read_graph
 from edge_runtime.flatmodel.layout import LAYOUT_BYTES, LAYOUT_ENTRY, place_constants
 from edge_runtime.flatmodel.schema import FILE_IDENTIFIER, OPERATOR_NAMES
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 __all__ = ["extract", "normalize"]
 
-_WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _FLOAT32 = 0
 
 
 def normalize(content: bytes, name: str = "model") -> bytes:
-    """Return the model of `content` in the layout that `slicing.BaseModel` needs; a file that has it already is returned as it is.
+    """Return the model of `content` in the layout that `slicing.BaseModel` needs.
+
+    A file that has it already is returned as it is.
 
     Raises
     ------
@@ -42,28 +41,30 @@ def normalize(content: bytes, name: str = "model") -> bytes:
     if LAYOUT_ENTRY in graph.metadata:
         return content
     if graph.subgraphs != 1:
-        raise ModelFileError(f"{name}: has {graph.subgraphs} subgraphs: control flow is not supported, export plain inference")
-    return _rewrite(content, name, lambda model: None)
+        raise ModelFileError(
+            f"{name}: has {graph.subgraphs} subgraphs: control flow is not supported, export plain inference"
+        )
+    return _rewrite(_parse(content, name))
 
 
 def extract(content: bytes, inputs: list[int], outputs: list[int]) -> bytes:
-    """Return the part of a normalised model that computes activations `outputs` from activations `inputs`, with an open batch.
+    """Return the part of a normalised model that computes activations `outputs` from `inputs`, with an open batch.
 
-    Tensor indices stay what they are in `content`; operators and constants that are not needed go. The batch (first side) may then
-    be resized: reshapes to a batch of one are rewritten to "as many as there are".
+    Tensor indices stay what they are in `content`; operators and constants that are not needed go. The batch (first
+    side) may then be resized: reshapes to a batch of one are rewritten to "as many as there are".
 
     Raises
     ------
     ModelFileError
         An output does not follow from the inputs and constants alone.
     """
-    return _rewrite(content, "part of the model", lambda model: _keep_part(model, inputs, outputs))
+    model = _parse(content, "base model")
+    _keep_part(model, inputs, outputs)
+    return _rewrite(model)
 
 
-def _rewrite(content: bytes, name: str, change: Callable[[Any], None]) -> bytes:
-    model = _parse(content, name)
+def _rewrite(model: Any) -> bytes:
     graph = model.subgraphs[0]
-    change(model)
     _own_constants(model, graph)
     _add_biases(model, graph)
     constants = _take_constants(model, graph)
@@ -103,7 +104,8 @@ def _own_constants(model: Any, graph: Any) -> None:
     used: set[int] = set()
     claimed: set[int] = set()
     for operator in graph.operators:
-        for slot, index in enumerate(operator.inputs):
+        operator.inputs = np.array(operator.inputs, dtype=np.int32)  # what the parser gives is read-only
+        for slot, index in enumerate(operator.inputs.tolist()):
             if index < 0 or _data(model, graph.tensors[index]) is None:
                 continue
             if index in used:
@@ -125,9 +127,9 @@ def _new_buffer(model: Any, data: Any) -> int:
 
 
 def _add_biases(model: Any, graph: Any) -> None:
-    """Give every float32 layer without a bias one of zeros."""
+    """Give every float32 dense layer without a bias one of zeros (a convolution always has one)."""
     for operator in graph.operators:
-        if _kind(model, operator) not in _WITH_BIAS or len(operator.inputs) < 2:
+        if _kind(model, operator) != "FULLY_CONNECTED" or len(operator.inputs) < 2:
             continue
         if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
             continue
@@ -136,7 +138,7 @@ def _add_biases(model: Any, graph: Any) -> None:
             continue
         channels = int(output.shape[-1])
         bias = copy.copy(output)
-        bias.name = output.name + b"/zero_bias"
+        bias.name = (output.name or b"") + b"/zero_bias"
         bias.shape, bias.shapeSignature = np.array([channels], dtype=np.int32), None
         bias.buffer = _new_buffer(model, np.zeros(4 * channels, dtype=np.uint8))
         graph.tensors.append(bias)
@@ -144,7 +146,10 @@ def _add_biases(model: Any, graph: Any) -> None:
 
 
 def _take_constants(model: Any, graph: Any) -> dict[int, bytes]:
-    """Take the constants' values out of their buffers and note that the layout is ours; return buffer index -> values."""
+    """Take the constants' values out of their buffers and note that the layout is ours.
+
+    Return buffer index -> values.
+    """
     constants = {}
     for tensor in graph.tensors:
         data = _data(model, tensor)

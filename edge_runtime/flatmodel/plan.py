@@ -25,7 +25,7 @@ _PLAN_VERSION = 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """How a layer that read pruned units makes up for them: `a_P ~ offsets + coefficients @ a_S`, folded into its weights.
+    """How a layer that read pruned units makes up for them: `a_P ~ offsets + coefficients @ a_S`.
 
     Stored as 16-bit integers with a common power of two, which is what makes folding exact (`folding.exact_product`).
 
@@ -55,7 +55,7 @@ class Fold:
     @property
     def is_linear(self) -> bool:
         """Whether pruned units are predicted from kept ones; otherwise only their means are folded."""
-        return self.coefficients.shape[1] > 0
+        return bool(self.coefficients.shape[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +84,9 @@ class LayerCut:
         if kept.ndim != 1 or len(kept) == 0:
             raise PlanError(f"layer of tensor {self.tensor}: a cut keeps at least one unit")
         if kept[0] < 0 or kept[-1] >= self.units or np.any(np.diff(kept) <= 0):
-            raise PlanError(f"layer of tensor {self.tensor}: kept units must be ascending and within 0..{self.units - 1}")
+            raise PlanError(
+                f"layer of tensor {self.tensor}: kept units must be ascending and within 0..{self.units - 1}"
+            )
 
     @property
     def pruned(self) -> NDArray[np.int64]:
@@ -139,13 +141,17 @@ class PruningPlan:
         """
         try:
             fields = msgpack.unpackb(content, raw=False)
-            if fields["plan"] != _PLAN_VERSION:
-                raise PlanError(f"plan version {fields['plan']} is not understood here (this is version {_PLAN_VERSION})")
+            _check_version(fields["plan"])
             return cls(str(fields["base"]), tuple(_cut_from(cut) for cut in fields["cuts"]))
         except PlanError:
             raise
         except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
             raise PlanError(f"not a pruning plan: {type(error).__name__}: {error}") from error
+
+
+def _check_version(version: object) -> None:
+    if version != _PLAN_VERSION:
+        raise PlanError(f"plan version {version} is not understood here (this is version {_PLAN_VERSION})")
 
 
 def _cut_from(fields: dict[str, Any]) -> LayerCut:
@@ -164,12 +170,16 @@ def _folds_from(folds: list[dict[str, Any]], pruned: int) -> Iterable[Fold]:
         if len(offsets) != pruned:
             raise PlanError(f"fold of weight {fields['weight']}: {len(offsets)} offsets for {pruned} pruned units")
         yield Fold(
-            int(fields["weight"]), coefficients, int(fields["coefficient_exponent"]), offsets, int(fields["offset_exponent"])
+            int(fields["weight"]),
+            coefficients,
+            int(fields["coefficient_exponent"]),
+            offsets,
+            int(fields["offset_exponent"]),
         )
 
 
 def _to_int16(values: NDArray[np.floating[Any]]) -> tuple[NDArray[np.int16], int]:
-    """Return integers and an exponent with `values ~ integers * 2**exponent`, the largest magnitude using all 15 bits."""
+    """Return integers and an exponent with `values ~ integers * 2**exponent`; the largest one uses all 15 bits."""
     largest = float(np.max(np.abs(values), initial=0.0))
     if not np.isfinite(largest):
         raise PlanError("a fold's coefficients are not finite")

@@ -1,4 +1,4 @@
-"""Facts of the TFLite schema (tensorflow/compiler/mlir/lite/schema/schema.fbs, version 3) that reading and slicing need.
+"""Facts of the TFLite schema, version 3, that reading and slicing need (tensorflow/compiler/mlir/lite/schema).
 
 Tables of a flatbuffer are arrays of fields; the numbers here are the positions of the fields in their tables.
 """
@@ -37,7 +37,10 @@ class ModelField:
 
 
 class OperatorCodeField:
-    """Fields of `OperatorCode`; the operator is the larger of its two codes (the first one is an older, one-byte form)."""
+    """Fields of `OperatorCode`.
+
+    The operator is the larger of its two codes (the first one is an older, one-byte form).
+    """
 
     DEPRECATED_BUILTIN_CODE, CUSTOM_CODE, VERSION, BUILTIN_CODE = range(4)
 
@@ -100,8 +103,8 @@ TENSOR_DTYPES: Final[dict[int, np.dtype[np.generic]]] = {
 PADDINGS: Final = ("SAME", "VALID")
 ACTIVATIONS: Final = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
 
-# The options that slicing and costing look at: operator -> (name, byte width, default) of each leading field of its options table.
-# A width of 1 is an enumeration or a flag, 4 an integer.
+# The options that slicing and costing look at: operator -> (name, byte width, default) of each leading field of its
+# options table. A width of 1 is an enumeration or a flag, 4 an integer.
 _CONVOLUTION = (("padding", 1, 0), ("stride_w", 4, 0), ("stride_h", 4, 0))
 _POOLING = (*_CONVOLUTION, ("filter_width", 4, 0), ("filter_height", 4, 0), ("activation", 1, 0))
 OPTIONS: Final[dict[str, tuple[tuple[str, int, int], ...]]] = {
@@ -154,5 +157,5 @@ OPERATOR_NAMES: Final[tuple[str, ...]] = tuple(
     STABLEHLO_DYNAMIC_SLICE STABLEHLO_DYNAMIC_UPDATE_SLICE STABLEHLO_PAD STABLEHLO_IOTA STABLEHLO_DOT_GENERAL
     STABLEHLO_REDUCE_WINDOW STABLEHLO_SORT STABLEHLO_WHILE STABLEHLO_GATHER STABLEHLO_TRANSPOSE DILATE
     STABLEHLO_RNG_BIT_GENERATOR REDUCE_WINDOW STABLEHLO_COMPOSITE STABLEHLO_SHIFT_LEFT STABLEHLO_CBRT STABLEHLO_CASE
-    """.split()
+    """.split()  # noqa: SIM905 - 210 quoted names would be harder to read
 )

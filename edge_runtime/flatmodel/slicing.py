@@ -1,8 +1,8 @@
 """Makes a cut model from its base: the base's metadata, then the slices of its constants that the plan keeps.
 
-`BaseModel` reads the base once. `emit` copies the metadata, gathers each constant's kept slices straight into the new file, applies the
-folds, and corrects in place what depends on the sizes: where each buffer is, shapes, per-channel quantisation. No converter, no object
-for anything but arrays; what comes out is an ordinary .tflite.
+`BaseModel` reads the base once. `emit` copies the metadata, gathers each constant's kept slices straight into the new
+file, applies the folds, and corrects in place what depends on the sizes: where each buffer is, shapes, per-channel
+quantisation. No converter, no object for anything but arrays; what comes out is an ordinary .tflite.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class BaseModel:
             raise ModelFileError(f"{name}: {error}") from error
         self.channels: Channels = find_channels(self.graph, inputs_are_cut=inputs_are_cut)
         self._data_fields = data_fields(content)
-        self._constants = sorted((t for t in self.graph.tensors if t.data is not None), key=lambda tensor: tensor.buffer)
+        self._constants = sorted(
+            (t for t in self.graph.tensors if t.data is not None), key=lambda tensor: tensor.buffer
+        )
         self._check_layout(name)
 
     def _check_layout(self, name: str) -> None:
@@ -68,7 +70,10 @@ class BaseModel:
             assert tensor.data is not None
             position = tensor.data.__array_interface__["data"][0] - base
             if tensor.buffer in owners or position < self._metadata_end:
-                raise ModelFileError(f"{name}: tensor {tensor.index} shares its constant or lies among the metadata: normalise the file again")
+                raise ModelFileError(
+                    f"{name}: tensor {tensor.index} shares its constant or lies among the metadata: "
+                    "normalise the file again"
+                )
             owners.add(tensor.buffer)
 
     @cached_property
@@ -85,7 +90,9 @@ class BaseModel:
             The plan is for another base, names units that may not go, or does not fit.
         """
         if plan.base != self.digest:
-            raise PlanError(f"the plan is for base {plan.base[:12]}…, this base is {self.digest[:12]}…: fetch the plan's own base")
+            raise PlanError(
+                f"the plan is for base {plan.base[:12]}…, this base is {self.digest[:12]}…: fetch the plan's own base"
+            )
         return self.emit(plan.cuts)
 
     def emit(self, cuts: Iterable[LayerCut]) -> bytes:
@@ -119,26 +126,28 @@ class BaseModel:
                 if fold.weight not in readers or fold.weight in folds:
                     raise PlanError(f"{where}: tensor {fold.weight} is no layer that reads it, or takes up two folds")
                 if fold.coefficients.shape[1] not in (0, len(cut.kept)):
-                    raise PlanError(f"{where}: {fold.coefficients.shape[1]} fold columns for {len(cut.kept)} kept units")
+                    raise PlanError(
+                        f"{where}: {fold.coefficients.shape[1]} fold columns for {len(cut.kept)} kept units"
+                    )
                 folds[fold.weight] = (cut, fold)
         return by_group, folds
 
     def _cut_axes(self, tensor: int, by_group: Mapping[int, LayerCut]) -> dict[int, NDArray[np.int64]]:
         """Return axis -> kept indices along it, for the axes of `tensor` that the cuts touch."""
         uses = self.channels.axes.get(tensor, {})
-        return {axis: _indices(by_group[use.group], use.positions) for axis, use in uses.items() if use.group in by_group}
+        return {
+            axis: _indices(by_group[use.group], use.positions) for axis, use in uses.items() if use.group in by_group
+        }
 
     def _gather(
         self, by_group: Mapping[int, LayerCut], folds: Mapping[int, tuple[LayerCut, Fold]]
     ) -> tuple[bytearray, list[tuple[int, int]]]:
         """Build the new file's bytes; return them with the (position, uint32) patches that place the buffers."""
-        sliced: list[tuple[Tensor, NDArray[Any]]] = []
         biases: dict[int, NDArray[np.float32]] = {}
         # Weights before biases: a fold changes a bias that may stand earlier in the file.
         for weight, (cut, fold) in folds.items():
             biases.update(self._folded_bias(weight, cut, fold, by_group))
-        for tensor in self._constants:
-            sliced.append((tensor, self._sliced(tensor, by_group, folds, biases)))
+        sliced = [(tensor, self._sliced(tensor, by_group, folds, biases)) for tensor in self._constants]
         cursor, spans = self._metadata_end, []
         for tensor, values in sliced:
             begin, cursor = constant_span(cursor, values.nbytes)
@@ -206,7 +215,10 @@ class BaseModel:
         for axis, indices in axes.items():
             if tensor.shape_at is not None:
                 struct.pack_into("<i", content, tensor.shape_at + 4 * axis, len(indices))
-            if tensor.signature_at is not None and struct.unpack_from("<i", content, tensor.signature_at + 4 * axis)[0] >= 0:
+            if (
+                tensor.signature_at is not None
+                and struct.unpack_from("<i", content, tensor.signature_at + 4 * axis)[0] >= 0
+            ):
                 struct.pack_into("<i", content, tensor.signature_at + 4 * axis, len(indices))
 
 
@@ -218,6 +230,9 @@ def _indices(cut: LayerCut, positions: int) -> NDArray[np.int64]:
 
 
 def _split(weights: NDArray[np.float32], cut: LayerCut) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Split weights `(outputs, ..., positions * units)` by unit: `(outputs, ..., positions, kept)` and `(..., pruned)`."""
+    """Split weights `(outputs, ..., positions * units)` by unit.
+
+    `(outputs, ..., positions, kept)` and `(..., pruned)`.
+    """
     by_unit = weights.reshape(*weights.shape[:-1], -1, cut.units)
     return by_unit[..., cut.kept], by_unit[..., cut.pruned]

@@ -182,6 +182,32 @@ class TestFault:
             store.put("01", b"v" * 100_000)
             assert store.get("01") == b"v" * 100_000
 
+    def test_a_put_that_fails_half_way_changes_nothing(self, path: Path) -> None:
+        with SqliteStore(path, max_bytes=20) as store:
+            store.put("aa", b"8 bytes.")
+            store.put("bb", b"8 bytes.")
+            query(path, "CREATE TRIGGER refuse BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'refused'); END")
+            with pytest.raises(StoreError, match=r"plans\.sqlite: refused"):
+                store.put("cc", b"8 bytes.")  # it is written, but nothing can be evicted for it
+            assert sorted(store.keys()) == ["aa", "bb"]
+            assert store.statistics()[0].evictions == 0
+
+    def test_opening_waits_for_a_process_that_is_making_the_file(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            monkeypatch.setattr("cache.sqlite.time.sleep", lambda _: other.execute("ROLLBACK"))
+            with SqliteStore(path) as store:
+                assert len(store) == 0
+
+    def test_opening_does_not_wait_for_ever(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("cache.sqlite._BUSY_SECONDS", 0.0)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match=r"plans\.sqlite: database is locked: .* no other process"):
+                SqliteStore(path)
+
     def test_a_closed_store_says_so(self, path: Path) -> None:
         store = SqliteStore(path)
         store.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ from PIL import Image
 
 from cloud_pruner.errors import ImageDataError
 from cloud_pruner.images import load_images, split_per_class
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def write_picture(path: Path, colour: tuple[int, int, int] = (10, 20, 30), size: tuple[int, int] = (6, 4)) -> Path:

@@ -1,0 +1,53 @@
+"""Options that several commands share: how images become the model's input."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from edge_runtime.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from edge_runtime.commandline import CommandParser
+
+__all__ = ["add_preprocessing_options", "positive", "preprocessing_from"]
+
+
+def add_preprocessing_options(parser: CommandParser) -> None:
+    """Add `--channels`, `--scale`, `--mean` and `--std`; the size comes from the model."""
+    group = parser.add_argument_group(
+        "preprocessing", "input = (pixels * scale - mean) / std, pixels 0 to 255; it travels with the model"
+    )
+    group.add_argument(
+        "--channels",
+        choices=("rgb", "bgr", "grey"),
+        help="order of the channels (default: rgb, or grey for one channel)",
+    )
+    group.add_argument(
+        "--scale", type=float, default=1 / 255, metavar="S", help="factor on the pixels (default: 1/255)"
+    )
+    group.add_argument(
+        "--mean", type=numbers, default=(0.0,), metavar="M[,M,M]", help="one number, or one per channel (default: 0)"
+    )
+    group.add_argument("--std", type=numbers, default=(1.0,), metavar="S[,S,S]", help="likewise (default: 1)")
+
+
+def preprocessing_from(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Preprocessing:
+    """Return the preprocessing that the options state, for a model input of `shape` (height, width, channels)."""
+    channels = arguments.channels or ("grey" if shape[-1] == 1 else "rgb")
+    return Preprocessing(shape[0], shape[1], channels, arguments.scale, arguments.mean, arguments.std)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Parse "0.5" or "0.5,0.4,0.3"."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of numbers: write 0.5 or 0.5,0.4,0.3") from None
+
+
+def positive(text: str) -> int:
+    """Parse a whole number above 0."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
+    return int(text)

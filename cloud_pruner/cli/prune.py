@@ -1,0 +1,164 @@
+"""`capnn prune`: cut a profiled model for a set of classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache import LayeredStore, MemoryStore, PlanCache, SqliteStore
+from cloud_pruner.cli.terminal import print_json, print_table, progress_bar
+from cloud_pruner.errors import RequestError
+from cloud_pruner.personalize import Personalizer
+from cloud_pruner.profile import Profile
+from cloud_pruner.requests import PruneRequest
+from cloud_pruner.variants import VARIANTS
+from edge_runtime.flatmodel import normalize
+from edge_runtime.wire import digest_of
+from hwmodel import compare, estimate
+
+if TYPE_CHECKING:
+    import argparse
+
+    from cloud_pruner.personalize import Personalized
+    from edge_runtime.wire import ClassFigures
+
+__all__ = ["add_command", "open_cache"]
+
+CACHE_MEMORY = 64 * 1024 * 1024
+
+
+def add_command(commands: Any) -> None:
+    """Add `capnn prune` to the subcommands."""
+    parser = commands.add_parser(
+        "prune",
+        help="cut a profiled model for a user's classes",
+        description="Cut the base model of a profile for a set of classes. Every class loses at most epsilon of top-1\n"
+        "accuracy, measured over all outputs on the select images; the same figures on held-out images, which the\n"
+        "search never saw, are shown beside them.",
+        example="capnn prune profile/ --classes cat dog --weights 0.7 0.3 -o cut.tflite",
+    )
+    parser.add_argument("profile", type=Path, metavar="PROFILE", help="folder made by 'capnn profile'")
+    parser.add_argument(
+        "--classes", nargs="+", required=True, metavar="NAME", help="the user's classes; also as one list: cat,dog"
+    )
+    parser.add_argument(
+        "--weights", nargs="+", metavar="W", help="how often each comes up, on any scale (default: equally)"
+    )
+    parser.add_argument(
+        "--variant", choices=tuple(VARIANTS), type=str.upper, default="L", help="how to prune (default: L)"
+    )
+    parser.add_argument(
+        "--epsilon", type=float, default=0.03, metavar="E", help="top-1 accuracy a class may lose (default: 0.03)"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the cut .tflite here")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="write the pruning plan here")
+    parser.add_argument("--base", type=Path, metavar="FILE", help="check that the profile is of this .tflite")
+    parser.add_argument("--cache", type=Path, metavar="FILE", help="remember results in this SQLite file")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=_run)
+
+
+def open_cache(path: Path | None) -> PlanCache:
+    """Open a cache in memory, over the SQLite file `path` where there is one."""
+    memory = MemoryStore(max_bytes=CACHE_MEMORY)
+    return PlanCache(LayeredStore(memory) if path is None else LayeredStore(memory, SqliteStore(path)))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    profile = Profile.open(arguments.profile)
+    if arguments.base is not None:
+        profile.check_base(digest_of(normalize(arguments.base.read_bytes(), str(arguments.base))))
+    request = PruneRequest(_usage(arguments, profile.classes), arguments.variant, arguments.epsilon)
+    with open_cache(arguments.cache) as cache, progress_bar("prune") as progress:
+        answer = Personalizer(profile, cache).personalize(request, progress)
+    for path, content in ((arguments.output, answer.model), (arguments.plan, answer.plan)):
+        if path is not None:
+            _write(path, content)
+    if arguments.json:
+        print_json(_fields(answer))
+    else:
+        _print(answer, profile)
+    return 0
+
+
+def _usage(arguments: argparse.Namespace, classes: tuple[str, ...]) -> dict[str, float]:
+    names = _listed(arguments.classes, classes)
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError(f"class '{twice}' is named twice")
+    if arguments.weights is None:
+        return dict.fromkeys(names, 1.0)
+    weights = _listed(arguments.weights, ())
+    if len(weights) != len(names):
+        raise RequestError(f"{len(weights)} weights for {len(names)} classes: give one for each")
+    return {name: _weight(name, weight) for name, weight in zip(names, weights, strict=True)}
+
+
+def _weight(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise RequestError(f"the weight of class '{name}' is '{text}', which is no number") from None
+
+
+def _listed(words: list[str], names: tuple[str, ...]) -> list[str]:
+    """Split words at commas, but for those that are names as they stand."""
+    return [part for word in words for part in ([word] if word in names else word.split(",")) if part]
+
+
+def _write(path: Path, content: bytes) -> None:
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _fields(answer: Personalized) -> dict[str, Any]:
+    manifest = answer.manifest
+    return {
+        "variant": manifest.variant,
+        "epsilon": manifest.epsilon,
+        "guarantee": manifest.guarantee,
+        "classes": list(manifest.usage),
+        "weights": list(manifest.usage.values()),
+        "relative_size": manifest.relative_size,
+        "parameters": manifest.parameters,
+        "bytes": manifest.bytes,
+        "plan_bytes": len(answer.plan),
+        "per_class": {name: figures.to_fields() for name, figures in manifest.per_class.items()},
+        "held_out": {name: figures.to_fields() for name, figures in answer.held_out.items()},
+        "layers": {name: {"units": units, "kept": kept} for name, (units, kept) in answer.layers.items()},
+        "seconds": answer.seconds,
+        "cache_tier": manifest.cache_tier,
+        "digest": manifest.digest,
+    }
+
+
+def _print(answer: Personalized, profile: Profile) -> None:
+    manifest = answer.manifest
+    print_table(
+        f"{manifest.variant}, epsilon {manifest.epsilon:g}, {manifest.guarantee}; "
+        f"from {manifest.cache_tier} in {answer.seconds:.2f} s",
+        ("class", "weight", "images", "base", "cut", "held-out images", "base", "cut"),
+        [
+            (name, f"{weight:.3f}", *_columns(manifest.per_class[name]), *_columns(answer.held_out[name]))
+            for name, weight in manifest.usage.items()
+        ],
+    )
+    print_table(
+        "kept",
+        ("layer", "units", "kept"),
+        [(name, str(units), str(kept)) for name, (units, kept) in answer.layers.items()],
+    )
+    ratios = compare(estimate(profile.base.graph), estimate(answer.model)).ratios
+    print(
+        f"relative size {manifest.relative_size:.3f} ({manifest.parameters:,} parameters, {manifest.bytes:,} bytes), "
+        f"relative MACs {ratios['macs']:.3f}, relative energy {ratios['energy']:.3f}, plan {len(answer.plan):,} bytes"
+    )
+    print(f"sha256 {manifest.digest}")
+
+
+def _columns(figures: ClassFigures) -> tuple[str, str, str]:
+    return str(figures.n), f"{figures.base_accuracy:.1%}", f"{figures.accuracy:.1%}"

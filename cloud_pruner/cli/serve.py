@@ -1,0 +1,59 @@
+"""`capnn serve`: the cloud service."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloud_pruner.cli.prune import open_cache
+from cloud_pruner.personalize import Personalizer
+from cloud_pruner.profile import Profile
+from cloud_pruner.service import make_service
+from edge_runtime.http_server import listen, serve, url_of
+
+if TYPE_CHECKING:
+    import argparse
+    from types import FrameType
+
+__all__ = ["add_command"]
+
+_PORT = 8750
+
+
+def add_command(commands: Any) -> None:
+    """Add `capnn serve` to the subcommands."""
+    parser = commands.add_parser(
+        "serve",
+        help="answer devices that ask for cuts",
+        description="Serve the base model of a profile, and cuts of it, over HTTP (/docs describes the interface).",
+        example="capnn serve profile/ --port 8750 --cache plans.sqlite",
+    )
+    parser.add_argument("profile", type=Path, metavar="PROFILE", help="folder made by 'capnn profile'")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=int, default=_PORT, help=f"port to listen on, 0 for a free one (default: {_PORT})"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FILE",
+        help="keep results in this SQLite file across restarts (default: memory only)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, format="capnn serve: %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _terminate)
+    profile = Profile.open(arguments.profile)
+    with open_cache(arguments.cache) as cache, listen(arguments.host, arguments.port) as listener:
+        print(f"capnn serve: serving on {url_of(listener)}", flush=True)
+        serve(make_service(Personalizer(profile, cache)), listener)
+    return 0
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)

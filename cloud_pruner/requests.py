@@ -1,0 +1,88 @@
+"""A wish for a cut, checked and brought to the form in which equal wishes are equal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from cloud_pruner.errors import RequestError
+from cloud_pruner.variants import VARIANTS, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cloud_pruner.variants import Variant
+
+__all__ = ["WEIGHT_STEP", "PruneRequest", "checked_usage"]
+
+WEIGHT_STEP: Final = 0.05
+"""Weights are rounded to multiples of this, so that users who differ by less share one cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class PruneRequest:
+    """What to cut for.
+
+    Attributes
+    ----------
+    usage
+        Class name -> how often it comes up, on any non-negative scale; classes with weight 0 are not the user's.
+    variant
+        "W" or "L" (`variants.py`).
+    epsilon
+        Top-1 accuracy that each of the classes may lose, in (0, 1).
+    """
+
+    usage: Mapping[str, float]
+    variant: str = "L"
+    epsilon: float = 0.03
+
+    def checked_variant(self) -> Variant:
+        """Return the variant, or raise RequestError."""
+        if self.variant not in VARIANTS:
+            raise RequestError(f"variant '{self.variant}' is unknown: choose one of {', '.join(VARIANTS)}")
+        return VARIANTS[self.variant]
+
+    def checked_epsilon(self) -> float:
+        """Return epsilon, or raise RequestError."""
+        if not 0.0 < self.epsilon < 1.0:
+            raise RequestError(
+                f"epsilon is {self.epsilon}: it is a share of accuracy, between 0 and 1 (0.03 is three points)"
+            )
+        return self.epsilon
+
+
+def checked_usage(usage: Mapping[str, float], classes: Sequence[str], step: float = WEIGHT_STEP) -> Usage:
+    """Return the labels of the user's classes, ascending, and their weights, which sum to 1.
+
+    A weight is rounded to the nearest multiple, but not to nothing; then all are divided by their sum.
+
+    Raises
+    ------
+    RequestError
+        No classes, a class that the model does not have, a weight that is negative or no number, or weights that are
+        all 0.
+    """
+    if not usage:
+        raise RequestError("no classes: name at least one that the user meets")
+    positions = {name: number for number, name in enumerate(classes)}
+    for name, weight in usage.items():
+        if name not in positions:
+            raise RequestError(f"unknown class '{name}': the model knows {_some(classes)}")
+        if not math.isfinite(weight) or weight < 0:
+            raise RequestError(f"the weight of class '{name}' is {weight}: weights are numbers of 0 or more")
+    total = math.fsum(usage.values())
+    if total <= 0:
+        raise RequestError("the weights sum to nothing: at least one class needs a weight above 0")
+    whole = {positions[name]: max(1, round(weight / total / step)) for name, weight in usage.items() if weight > 0}
+    labels = sorted(whole)
+    counts = np.array([whole[label] for label in labels], dtype=np.float64)
+    return Usage(np.array(labels, dtype=np.int64), counts / counts.sum())
+
+
+def _some(classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:5])
+    return shown if len(classes) <= 5 else f"{shown}, … ({len(classes)} in all)"

@@ -1,0 +1,86 @@
+"""What device and cloud share of serving HTTP.
+
+A listening socket, a bounded body, and a server that says where it is.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
+
+from edge_runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+__all__ = ["bounded_body", "listen", "serve", "url_of"]
+
+_CONNECTIONS_MAX = 128
+_SHUTDOWN_S = 5
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one.
+
+    Raises
+    ------
+    ConfigError
+        The address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"cannot listen on {host} port {port} ({reason}): choose another with --port or --host"
+        ) from error
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address under which `listener` is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def serve(app: ASGIApp, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Requests under way get a few seconds to end. The signal is then raised again for earlier handlers.
+    """
+    import uvicorn  # noqa: PLC0415 - commands that do not serve start faster without it
+
+    settings = uvicorn.Config(
+        app,
+        log_level="warning",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        limit_concurrency=_CONNECTIONS_MAX,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+    )
+    uvicorn.Server(settings).run(sockets=[listener])
+
+
+async def bounded_body(request: Request, limit: int, remedy: str) -> bytes:
+    """Read the request's body.
+
+    Raises
+    ------
+    HTTPException
+        413: it is longer than `limit` bytes; `remedy` says what to do.
+    """
+    message = f"the body is longer than {limit} bytes: {remedy}"
+    if int(request.headers.get("content-length", "0")) > limit:  # the server has checked that it is a number
+        raise HTTPException(413, message)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise HTTPException(413, message)
+    return bytes(body)

@@ -1,0 +1,144 @@
+"""The models that a device has in memory: verified, tried once, ready to answer."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_runtime.errors import DigestError, InputError, MessageError, ModelFileError
+from edge_runtime.interpreter import LoadedModel
+from edge_runtime.slots import BASE, ModelSlots, StoredModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Models", "ServingModel", "load_models"]
+
+
+class ServingModel:
+    """A verified model in memory, tried once, and safe for use by several threads (which take turns).
+
+    Parameters
+    ----------
+    stored
+        The verified file and its manifest.
+    slot
+        Where it is kept: "base", "a" or "b"; None while it is kept nowhere.
+    threads
+        Threads of the interpreter.
+
+    Raises
+    ------
+    ModelFileError
+        The interpreter refuses the file, it fails on a first image, or its input or outputs are not what its manifest
+        says.
+    """
+
+    def __init__(self, stored: StoredModel, slot: str | None = None, *, threads: int = 1) -> None:
+        self.manifest = stored.manifest
+        self.slot = slot
+        name = f"model {stored.manifest.digest[:12]}"
+        self._loaded = LoadedModel(stored.content, threads=threads, name=name)
+        self._turn = threading.Lock()
+        expected = self.manifest.preprocessing.shape
+        if self._loaded.input_shape != expected:
+            raise ModelFileError(
+                f"{name}: takes {self._loaded.input_shape}, its manifest says {expected}: the cloud sent a wrong pair"
+            )
+        if self._loaded.input_dtype != np.float32:
+            raise ModelFileError(
+                f"{name}: takes {self._loaded.input_dtype} inputs: only models with float32 inputs can be served"
+            )
+        classes = len(self.manifest.classes)
+        if self._loaded.output_shapes[0] != (classes,):
+            shape = self._loaded.output_shapes[0]
+            raise ModelFileError(
+                f"{name}: has outputs {shape}, its manifest names {classes} classes: the cloud sent a wrong pair"
+            )
+        self.probabilities(np.zeros(expected, dtype=np.uint8))
+
+    def check_replaces(self, base: ServingModel) -> None:
+        """Check that this model can stand in for `base` without a difference to callers.
+
+        Raises
+        ------
+        ModelFileError
+            It was cut from another base, or has other classes or another input.
+        """
+        mine, its = self.manifest, base.manifest
+        for difference, ours, theirs in (
+            ("was cut from another base than", mine.base, its.digest),
+            ("has other classes than", mine.classes, its.classes),
+            ("takes another input than", mine.preprocessing, its.preprocessing),
+        ):
+            if ours != theirs:
+                raise ModelFileError(
+                    f"model {mine.digest[:12]}: {difference} the base model {its.digest[:12]} held here: "
+                    f"the cloud must cut for that one"
+                )
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probability of each class, `(classes,)` float32, for one image `(height, width, channels)` uint8.
+
+        Raises
+        ------
+        InputError
+            The image has another shape or dtype than the model takes.
+        ModelFileError
+            The interpreter fails, or gives numbers that are not finite.
+        """
+        inputs = self.manifest.preprocessing.apply(pixels[np.newaxis])
+        with self._turn:
+            outputs: NDArray[np.float32] = self._loaded.run(inputs)[0][0]
+        if not np.isfinite(outputs).all():
+            raise ModelFileError(f"{self._loaded.name}: gives outputs that are not finite numbers")
+        if outputs.min() >= 0 and abs(outputs.sum() - 1) < 1e-3:
+            return outputs  # the model ends in a softmax of its own
+        exponents = np.exp(outputs - outputs.max())
+        return np.asarray(exponents / exponents.sum(), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of a device: replaced as a whole, so that a classification never sees half a swap.
+
+    Attributes
+    ----------
+    base
+        The uncut model; None before the first was fetched, or where its file is damaged.
+    cut
+        The active cut; None while the base serves.
+    """
+
+    base: ServingModel | None = None
+    cut: ServingModel | None = None
+
+    @property
+    def active(self) -> ServingModel | None:
+        """The model that answers: the cut, or else the base; None without any."""
+        return self.cut or self.base
+
+
+def load_models(slots: ModelSlots, *, threads: int = 1) -> tuple[Models, list[str]]:
+    """Load what `slots` hold: the base, and the best cut that is whole. Also return what was damaged, a line each."""
+    damage: list[str] = []
+
+    def load(slot: str, base: ServingModel | None) -> ServingModel | None:
+        try:
+            stored = slots.read(slot)
+            if stored is None:
+                return None
+            model = ServingModel(stored, slot, threads=threads)
+            if base is not None:
+                model.check_replaces(base)
+        except (DigestError, ModelFileError, MessageError, InputError) as error:
+            damage.append(str(error))
+            return None
+        return model
+
+    base = load(BASE, None)
+    cut = next(filter(None, (load(slot, base) for slot in slots.cut_slots())), None)
+    return Models(base, cut), damage

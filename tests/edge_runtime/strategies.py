@@ -1,0 +1,63 @@
+"""Random sequential networks and random cuts of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from edge_runtime.flatmodel import BaseModel, Fold, LayerCut, normalize
+from tests.support.tflite_builder import SAME, VALID, SequentialBuilder
+
+
+@st.composite
+def sequential_networks(draw) -> bytes:
+    """A convolutional classifier: convolutions and pools, then flatten or global mean, then dense layers."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    side = draw(st.integers(6, 12))
+    builder = SequentialBuilder((side, side, draw(st.integers(1, 4))), rng, draw(st.booleans()))
+    bias = st.sampled_from([True, False, "zero"])
+    for _ in range(draw(st.integers(1, 3))):
+        filters, kernel = draw(st.integers(2, 12)), draw(st.sampled_from([1, 3]))
+        fused = draw(st.booleans())
+        builder.conv(
+            filters,
+            kernel,
+            stride=draw(st.integers(1, 2)),
+            padding=draw(st.sampled_from([SAME, VALID])) if builder._shape()[1] > 4 else SAME,
+            activation=1 if fused else 0,
+            bias=draw(st.sampled_from([True, "zero"])),
+        )
+        if not fused:
+            builder.relu()
+        if builder._shape()[1] >= 4 and draw(st.booleans()):
+            builder.pool(2, average=draw(st.booleans()))
+    builder.flatten() if draw(st.booleans()) else builder.mean()
+    for _ in range(draw(st.integers(0, 2))):
+        builder.dense(draw(st.integers(2, 12)), bias=draw(bias))
+    builder.dense(draw(st.integers(2, 6)), activation=0, bias=draw(bias))
+    return builder.softmax().build() if draw(st.booleans()) else builder.build()
+
+
+@st.composite
+def networks_with_cuts(draw) -> tuple[BaseModel, list[LayerCut]]:
+    """A normalised network with cuts of some of its prunable groups, with and without folds."""
+    base = BaseModel(normalize(draw(sequential_networks())))
+    cuts = []
+    for number in base.channels.prunable:
+        group = base.channels.groups[number]
+        kept = sorted(draw(st.sets(st.integers(0, group.units - 1), min_size=1)))
+        if draw(st.booleans()):
+            cuts.append(_cut(draw, group, np.array(kept, dtype=np.int64)))
+    return base, cuts
+
+
+def _cut(draw, group, kept):
+    cut = LayerCut(group.tensors[0], group.units, kept)
+    folding = draw(st.sampled_from(["none", "mean", "linear"]))
+    if folding == "none" or len(kept) == group.units:
+        return cut
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    columns = len(kept) if folding == "linear" else 0
+    pruned = len(cut.pruned)
+    fold = Fold.of(group.consumers[0].weight, rng.normal(size=(pruned, columns)), rng.normal(size=pruned))
+    return LayerCut(cut.tensor, cut.units, kept, (fold,))
