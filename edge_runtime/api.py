@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from edge_runtime.errors import EdgeError, InputError
+from edge_runtime.http_server import bounded_body
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -46,7 +47,7 @@ def make_app(daemon: EdgeDaemon) -> Starlette:
     workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="classify")
 
     async def classify(request: Request) -> JSONResponse:
-        body = await _bounded_body(request, daemon.config.body_bytes_max)
+        body = await bounded_body(request, daemon.config.body_bytes_max, "send a smaller picture, or raise body_bytes_max")
         if not daemon.ready:
             raise HTTPException(503, "there is no model yet: the base model is still to be fetched, see /v1/status")
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -99,18 +100,6 @@ def classify_raw(classifier: EdgeClassifier, body: bytes) -> Prediction:
             )
         return classifier.classify_pixels(np.frombuffer(body, dtype=np.uint8).reshape(shape))
     return classifier.classify(body)
-
-
-async def _bounded_body(request: Request, limit: int) -> bytes:
-    message = f"the body is longer than {limit} bytes: send a smaller picture, or raise body_bytes_max"
-    if int(request.headers.get("content-length", "0")) > limit:  # the server has checked that it is a number
-        raise HTTPException(413, message)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise HTTPException(413, message)
-    return bytes(body)
 
 
 async def _http_error(_request: Request, error: Any) -> JSONResponse:

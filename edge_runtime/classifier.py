@@ -177,7 +177,7 @@ class EdgeClassifier:
         return prediction
 
     def _audit_is_due(self) -> bool:
-        """Return whether this image is the audited one of its block of `audit_every`: which of them it is, chance decides.
+        """Return whether this image is the audited one of its block of `audit_every`, which chance decides.
 
         A fixed stride would see only one class of a user, or of a camera, whose classes take turns in step with it.
         """

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.commandline import CommandParser, run_command
-from edge_runtime.config import DEFAULT_PORT, EdgeConfig, read_config
-from edge_runtime.errors import ConfigError, EdgeError
+from edge_runtime.config import DEFAULT_PORT, read_config
+from edge_runtime.errors import EdgeError
 
 if TYPE_CHECKING:
     import argparse
@@ -23,8 +22,6 @@ __all__ = ["main"]
 
 _DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 _TIMEOUT_S = 30.0
-# More at once are answered 503: the model takes one image at a time, and a queue would only hide that.
-_CONNECTIONS_MAX = 64
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,43 +84,18 @@ def _run(arguments: argparse.Namespace) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _terminate)
 
-    import uvicorn  # noqa: PLC0415 - `classify` and `status` start faster without it
-
-    from edge_runtime.api import make_app  # noqa: PLC0415 - likewise
+    from edge_runtime.api import make_app  # noqa: PLC0415 - `classify` and `status` start faster without it
     from edge_runtime.daemon import EdgeDaemon  # noqa: PLC0415 - likewise
+    from edge_runtime.http_server import listen, serve, url_of  # noqa: PLC0415 - likewise
 
-    with _listen(config) as listener, EdgeDaemon(config) as daemon:
-        host, port = listener.getsockname()[:2]
-        print(f"capnn-edge: serving on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-        settings = uvicorn.Config(
-            make_app(daemon),
-            log_level="warning",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            ws="none",
-            limit_concurrency=_CONNECTIONS_MAX,
-            timeout_graceful_shutdown=5,
-        )
-        # Stops at SIGTERM and SIGINT, and then raises the signal again for the handlers that were there before.
-        uvicorn.Server(settings).run(sockets=[listener])
+    with listen(config.host, config.port) as listener, EdgeDaemon(config) as daemon:
+        print(f"capnn-edge: serving on {url_of(listener)}", flush=True)
+        serve(make_app(daemon), listener)
     return 0
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
     sys.exit(0)
-
-
-def _listen(config: EdgeConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        return socket.create_server((config.host, config.port), family=family)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (while")[0]  # Python repeats the address there
-        raise ConfigError(
-            f"cannot listen on {config.host} port {config.port} ({reason}): choose another with --port or --host"
-        ) from error
 
 
 def _classify(arguments: argparse.Namespace) -> int:

@@ -1,8 +1,4 @@
-"""Asks the cloud service for the base model and for cuts of it, and lets through only answers that are what they say.
-
-CloudError
-└── CloudRefusedError   the service understood the request and will not serve it: asking again would not help
-"""
+"""Asks the cloud service for the base model and for cuts of it, and lets through only answers that are what they say."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from edge_runtime.errors import CloudError, EdgeError, MessageError
+from edge_runtime.errors import BaseChangedError, CloudError, CloudRefusedError, EdgeError, MessageError
 from edge_runtime.slots import StoredModel
 from edge_runtime.wire import MSGPACK, PersonalizeAnswer, pack, unpack
 
@@ -22,16 +18,12 @@ if TYPE_CHECKING:
 
     from edge_runtime.wire import PersonalizeRequest
 
-__all__ = ["CloudClient", "CloudRefusedError"]
+__all__ = ["CloudClient"]
 
 _ERROR_BYTES_MAX = 64 * 1024
 _ERROR_TEXT_MAX = 300
 # "Request timeout" and "too many requests": the only 4xx that pass by themselves.
 _PASSING = (408, 429)
-
-
-class CloudRefusedError(CloudError):
-    """The cloud service refused a request for what it asks (a 4xx status)."""
 
 
 class CloudClient:
@@ -73,7 +65,8 @@ class CloudClient:
         Raises
         ------
         CloudError
-            The service is away or fails; `CloudRefusedError` where it refuses.
+            The service is away or fails; `CloudRefusedError` where it refuses, `BaseChangedError` where that is because
+            it cuts another base model.
         MessageError, DigestError
             Its answer breaks the wire contract, or was damaged on the way.
         """
@@ -118,6 +111,8 @@ class CloudClient:
             raise CloudError(f"{where}: cannot be reached ({reason}): check the network and the address") from error
         status = response.status_code
         message = f"{where}: answered {status} {response.reason_phrase}: {_error_text(content)}"
+        if status == httpx.codes.CONFLICT:
+            raise BaseChangedError(message)
         if 400 <= status < 500 and status not in _PASSING:
             raise CloudRefusedError(message)
         raise CloudError(message)

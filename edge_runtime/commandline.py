@@ -54,5 +54,12 @@ def run_command(
     except (*errors, OSError) as error:  # type: ignore[misc] # mypy has no types for an unpacked tuple of classes
         if getattr(arguments, "debug", False):
             traceback.print_exc()
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {_line(error)}", file=sys.stderr)
         return 1
+
+
+def _line(error: Exception) -> str:
+    """Return what an error says on one line: the operating system's without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())

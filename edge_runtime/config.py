@@ -52,7 +52,7 @@ class EdgeConfig:
     threads
         Threads of each interpreter. Default 1.
     timeout_s
-        How long the cloud may stay silent, in s. Default 10.
+        How long the cloud may stay silent, in s; a search for a large network takes a while. Default 60.
     retry_first_s, retry_max_s
         Wait before a failed request is sent again, in s: it doubles from the first to the longest, and a random part of
         up to half is taken off, so that devices do not come back all at once. Defaults 1 and 300.
@@ -77,7 +77,7 @@ class EdgeConfig:
     change: float = 0.2
     audit_every: int = 10
     threads: int = 1
-    timeout_s: float = 10.0
+    timeout_s: float = 60.0
     retry_first_s: float = 1.0
     retry_max_s: float = 300.0
     body_bytes_max: int = 16 << 20

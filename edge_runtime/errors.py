@@ -8,6 +8,8 @@ EdgeError
 ├── ConfigError         (ValueError)   a configuration file or option that is wrong
 ├── DigestError         (ValueError)   bytes that are not what their digest says
 └── CloudError          (ConnectionError)  the cloud is away, or answers with an error
+    └── CloudRefusedError                  it understood and will not: asking again would not help
+        └── BaseChangedError               it cuts another base model than the device holds
 
 Every message says what was wrong, where, and what to do about it, on one line.
 """
@@ -15,7 +17,9 @@ Every message says what was wrong, where, and what to do about it, on one line.
 from __future__ import annotations
 
 __all__ = [
+    "BaseChangedError",
     "CloudError",
+    "CloudRefusedError",
     "ConfigError",
     "DigestError",
     "EdgeError",
@@ -56,3 +60,11 @@ class DigestError(EdgeError, ValueError):
 
 class CloudError(EdgeError, ConnectionError):
     """The cloud service cannot be reached, or refused or failed a request."""
+
+
+class CloudRefusedError(CloudError):
+    """The cloud service refused a request for what it asks (a 4xx status)."""
+
+
+class BaseChangedError(CloudRefusedError):
+    """The cloud service cuts another base model than the one asked about (status 409)."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bounded_body", "listen", "serve", "url_of"]
 
+# More at once are answered 503: models and searches take one request at a time, a queue would only hide that.
 _CONNECTIONS_MAX = 128
 _SHUTDOWN_S = 5
 
@@ -34,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # Python repeats the address there
         raise ConfigError(
             f"cannot listen on {host} port {port} ({reason}): choose another with --port or --host"
         ) from error

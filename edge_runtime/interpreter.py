@@ -87,13 +87,15 @@ class LoadedModel:
         Raises
         ------
         InputError
-            The samples have another shape than the model's input.
+            The samples have another shape or dtype than the model's input.
         ModelFileError
             The interpreter fails while it runs.
         """
         if samples.shape[1:] != self.input_shape:
             raise InputError(f"{self.name}: takes samples of shape {self.input_shape}, got {samples.shape[1:]}")
-        samples = np.ascontiguousarray(samples, dtype=self.input_dtype)
+        if samples.dtype != self.input_dtype:
+            raise InputError(f"{self.name}: takes {self.input_dtype} samples, got {samples.dtype}")
+        samples = np.ascontiguousarray(samples)
         chunks = [self._run_chunk(samples[start : start + self.batch]) for start in range(0, len(samples), self.batch)]
         if not chunks:
             return [np.empty((0, *shape), dtype=np.float32) for shape in self.output_shapes]

@@ -2,7 +2,7 @@
 
 Rules
 -----
-1. Without a base model, that is fetched first.
+1. Without a base model, or when the cloud cuts another one by now, that is fetched first; cuts of the former go.
 2. At the end of a monitoring period whose usage differs from the active cut's (or without a cut), a cut for that usage
    is asked for. A later period replaces or withdraws a wish that could not be met yet.
 3. A cut is verified, loaded, tried and compared with the base before it is stored, and stored before it serves.
@@ -19,8 +19,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from edge_runtime.cloud_client import CloudClient, CloudRefusedError
-from edge_runtime.errors import EdgeError, MessageError
+from edge_runtime.errors import BaseChangedError, CloudRefusedError, EdgeError, MessageError
 from edge_runtime.monitor import UsageMonitor, load_counts, save_counts
 from edge_runtime.serving import ServingModel
 from edge_runtime.slots import BASE, ModelSlots
@@ -28,6 +27,7 @@ from edge_runtime.wire import PersonalizeRequest
 
 if TYPE_CHECKING:
     from edge_runtime.classifier import EdgeClassifier
+    from edge_runtime.cloud_client import CloudClient
     from edge_runtime.config import EdgeConfig
     from edge_runtime.status import Records
 
@@ -76,6 +76,7 @@ class Updater:
         self._retry_at: float | None = None  # on the monotonic clock: a clock set backwards changes nothing
         self._wish: dict[str, float] | None = None
         self._refused: dict[str, float] | None = None
+        self._base_is_outdated = False
         self._activity: str | None = None
         base = classifier.models.base
         if base is not None:
@@ -104,11 +105,15 @@ class Updater:
         self._retry_at = None
         try:
             base = self._classifier.models.base
-            if base is None:
+            if base is None or self._base_is_outdated:
                 self._fetch_base()
             elif self._wish is not None:
                 self._swap_cut(base, self._wish)
             self._backoff.reset()
+        except BaseChangedError as error:
+            self._fail(error)
+            self._base_is_outdated, self._wish = True, None
+            self.retry_later()
         except CloudRefusedError as error:
             self._fail(error)
             if self._wish is None:
@@ -161,6 +166,7 @@ class Updater:
         self._slots.install_base(stored)
         self._restore_counts(base)
         self._classifier.swap(base=base)
+        self._base_is_outdated = False
         _log.info("base model %s is here", stored.manifest.digest[:12])
 
     def _swap_cut(self, base: ServingModel, usage: dict[str, float]) -> None:

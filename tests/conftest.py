@@ -1,0 +1,40 @@
+"""Fixtures that several packages' tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def capnn_data() -> Path:
+    """The reference data (images, trained networks), where there is any."""
+    folder = os.environ.get("CAPNN_DATA")
+    if not folder:
+        pytest.skip("CAPNN_DATA is not set: no reference images and networks here")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def digits_network(tmp_path_factory):
+    from tests.support.digits import train_digits_network
+
+    return train_digits_network(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def digits_profile(digits_network, tmp_path_factory):
+    """A profile of all layers of the digits network: 90 profile, 40 select and 40 certify images a class."""
+    from cloud_pruner.profiling import ProfileSettings, build_profile
+    from tests.support.digits import PREPROCESSING
+
+    return build_profile(
+        digits_network.tflite.read_bytes(),
+        digits_network.trained_on,
+        PREPROCESSING,
+        tmp_path_factory.mktemp("profiles") / "digits",
+        unseen=digits_network.unseen,
+        settings=ProfileSettings(depth=None),
+    )

@@ -1,4 +1,4 @@
-"""The cloud service as a device sees it: a real HTTP server on loopback, with the faults that a network and a service have."""
+"""The cloud service as a device sees it: a real HTTP server on loopback, with the faults of networks and services."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from edge_runtime.wire import MSGPACK, PersonalizeAnswer, PersonalizeRequest, pa
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from typing_extensions import Self
+
     from edge_runtime.slots import StoredModel
 
 
@@ -25,7 +27,7 @@ class Fault(enum.Enum):
     OVERLOADED = "status 429"
     REFUSED = "status 422, in msgpack"
     TRUNCATED = "the connection breaks in the middle"
-    STALL = "nothing comes, until the simulator stops"
+    STALL = "nothing comes, until `break_stalled`; then the connection breaks"
     GARBAGE = "status 200 and a web page, as behind a hotel's login"
     FLIPPED_BIT = "one bit of the file is wrong"
     NO_MODEL = "the answer holds no file"
@@ -53,17 +55,17 @@ class CloudSimulator:
         self.cut_requests: list[PersonalizeRequest] = []
         self.faults: deque[Fault] = deque()
         self._changed = threading.Condition()
-        self._stopped = threading.Event()
+        self._stall_over = threading.Event()
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
         self.come_back()
         self.url = f"http://127.0.0.1:{self._port}"
 
-    def __enter__(self) -> CloudSimulator:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopped.set()
+        self.break_stalled()
         self.go_away()
 
     def go_away(self) -> None:
@@ -105,8 +107,12 @@ class CloudSimulator:
             self._changed.notify_all()
         return model, fault
 
-    def wait_for_the_end(self) -> None:
-        self._stopped.wait(60)
+    def break_stalled(self) -> None:
+        """Break the connections that stall; none does from now on."""
+        self._stall_over.set()
+
+    def stall(self) -> None:
+        self._stall_over.wait(60)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -129,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         model, fault = self.cloud.asked(request)
         if fault is Fault.STALL:
-            self.cloud.wait_for_the_end()
+            self.cloud.stall()
         elif fault is Fault.ERROR_500:
             self._send(500, json.dumps({"error": "the search\nfailed"}).encode(), "application/json")
         elif fault is Fault.OVERLOADED:

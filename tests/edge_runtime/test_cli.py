@@ -69,7 +69,7 @@ def test_a_device_from_first_start_to_its_cut_under_two_clients(
 
     with running("--config", str(config)) as (process, url), httpx.Client(trust_env=False) as http:
         wait_for(lambda: http.get(f"{url}/readyz").status_code == 200)
-        clients = [threading.Thread(target=client, args=(url,)) for _ in range(2)]
+        clients = [threading.Thread(target=client, args=(url,), daemon=True) for _ in range(2)]
         for thread in clients:
             thread.start()
         wait_for(lambda: http.get(f"{url}/v1/status").json()["counters"]["swaps"] == 1)
@@ -86,7 +86,9 @@ def test_a_device_from_first_start_to_its_cut_under_two_clients(
 
         assert main(["status", "--url", url]) == 0
         shown = capsys.readouterr().out
-        assert re.search(rf"^model +{west.manifest.digest[:12]} \(cut, variant W, from search; 40\.0 %", shown, re.M)
+        assert re.search(
+            rf"^model +{west.manifest.digest[:12]} \(cut, variant W, from search; 40\.0 %", shown, re.MULTILINE
+        )
         assert main(["status", "--url", url, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["model"]["digest"] == west.manifest.digest
 

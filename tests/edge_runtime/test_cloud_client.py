@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge_runtime.cloud_client import CloudClient, CloudRefusedError
-from edge_runtime.errors import CloudError, DigestError, MessageError
+from edge_runtime.cloud_client import CloudClient
+from edge_runtime.errors import CloudError, CloudRefusedError, DigestError, MessageError
 from edge_runtime.wire import PersonalizeRequest
 from tests.edge_runtime.cloud_simulator import CloudSimulator, Fault
 

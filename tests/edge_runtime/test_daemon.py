@@ -99,7 +99,7 @@ def test_first_start_then_a_cut_then_another_when_usage_changes(
 def test_no_classification_fails_or_waits_while_the_cloud_stalls_and_cuts_are_swapped(
     config: EdgeConfig, cloud: CloudSimulator
 ):
-    """Two clients classify without a pause; the first request stalls until they have been served many more images."""
+    """Two clients classify without a pause; the first request stalls while they are served many images."""
     errors: list[Exception] = []
     done = threading.Event()
 
@@ -108,19 +108,20 @@ def test_no_classification_fails_or_waits_while_the_cloud_stalls_and_cuts_are_sw
         try:
             while not done.is_set():
                 step()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must reach the test
             errors.append(error)
 
-    with EdgeDaemon(replace(config, timeout_s=1.0)) as daemon:
+    with EdgeDaemon(replace(config, timeout_s=60)) as daemon:
         wait_for(lambda: daemon.ready)
         cloud.faults.append(Fault.STALL)
-        clients = [threading.Thread(target=client, args=(daemon,)) for _ in range(2)]
+        clients = [threading.Thread(target=client, args=(daemon,), daemon=True) for _ in range(2)]
         for thread in clients:
             thread.start()
         cloud.wait_until(lambda: len(cloud.cut_requests) == 1)
         served = counter(daemon, "classified")
         wait_for(lambda: counter(daemon, "classified") >= served + 50)
-        still_waiting = daemon.status()["state"]
+        assert daemon.status()["state"] == "asking for a cut"
+        cloud.break_stalled()
         wait_for(lambda: counter(daemon, "swaps") >= 1)
         after = counter(daemon, "classified")
         wait_for(lambda: counter(daemon, "classified") >= after + 50)
@@ -128,7 +129,6 @@ def test_no_classification_fails_or_waits_while_the_cloud_stalls_and_cuts_are_sw
         for thread in clients:
             thread.join()
 
-        assert still_waiting == "asking for a cut"
         assert errors == []
         assert counter(daemon, "failed") == 0
 

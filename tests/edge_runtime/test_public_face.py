@@ -25,7 +25,7 @@ def test_everything_promised_is_there_and_in_order():
 
 
 def test_importing_is_light():
-    """Neither what is not installed on a device nor what takes long to load: the interpreter, servers and clients come when needed."""
+    """What a device lacks is never loaded; the interpreter, the server and the client only when they are needed."""
     script = "import edge_runtime, sys; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 

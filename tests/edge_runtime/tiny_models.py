@@ -1,7 +1,7 @@
 """Tiny real models, and pictures for them.
 
-The network looks at the four quarters of an 8x8 grey picture and names the brightest. A cut is the same network with a handicap on the
-classes that it was not made for: like a real cut, it takes their pictures for one of its own.
+The network looks at the four quarters of an 8x8 grey picture and names the brightest. A cut is the same network with a
+handicap on the classes that it was not made for: like a real cut, it takes their pictures for one of its own.
 """
 
 from __future__ import annotations

@@ -1,0 +1,62 @@
+"""Folding gives the same bits in whatever order it is summed, and the right ones."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_runtime.errors import PlanError
+from edge_runtime.flatmodel import Fold
+from edge_runtime.flatmodel.folding import exact_product, fold_weights
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(-12, 12))
+def test_summation_order_does_not_matter(seed, summands, magnitude):
+    rng = np.random.default_rng(seed)
+    weights = (rng.normal(size=(3, summands)) * 10.0**magnitude).astype(np.float32)
+    integers = rng.integers(-32768, 32768, (summands, 2)).astype(np.int16)
+    order = rng.permutation(summands)
+    expected = exact_product(weights, integers, -15)
+    np.testing.assert_array_equal(exact_product(weights[:, order], integers[order], -15), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 7, 300, 5000]))
+def test_product_is_right_to_the_stated_precision(seed, summands):
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(1, summands)).astype(np.float32)
+    integers = rng.integers(-32768, 32768, (summands, 1)).astype(np.int16)
+    exact = sum(Fraction(float(w)) * int(i) for w, i in zip(weights[0], integers[:, 0], strict=True)) / 2**15
+    bits = 53 - 15 - int(np.ceil(np.log2(max(summands, 2)))) - 1
+    largest = float(np.abs(weights).max())
+    allowed = summands * 2.0 ** (int(np.ceil(np.log2(largest))) - bits - 1)
+    assert abs(float(exact_product(weights, integers, -15)[0, 0]) - float(exact)) <= allowed
+
+
+def test_a_fold_is_16_bits_close_to_what_it_was_made_from():
+    rng = np.random.default_rng(0)
+    coefficients, offsets = rng.normal(size=(20, 30)), 100 * rng.normal(size=20)
+    fold = Fold.of(5, coefficients, offsets)
+    assert fold.is_linear
+    np.testing.assert_allclose(
+        fold.coefficients * 2.0**fold.coefficient_exponent, coefficients, atol=np.abs(coefficients).max() * 2**-15
+    )
+    np.testing.assert_allclose(fold.offsets * 2.0**fold.offset_exponent, offsets, atol=np.abs(offsets).max() * 2**-15)
+
+
+def test_mean_folding_leaves_the_weights_alone():
+    kept = np.ones((4, 3), np.float32)
+    fold = Fold.of(5, np.zeros((2, 0)), np.ones(2))
+    assert fold_weights(kept, np.ones((4, 2), np.float32), fold) is kept
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    with pytest.raises(PlanError, match="not finite"):
+        exact_product(np.array([[np.nan, 1.0]], np.float32), np.ones((2, 1), np.int16), 0)
+    with pytest.raises(PlanError, match="not finite"):
+        Fold.of(0, np.array([[np.inf]]), np.zeros(1))
