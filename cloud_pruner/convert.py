@@ -21,10 +21,10 @@ import numpy as np
 
 from cloud_pruner.errors import ConversionError, ImageDataError, MissingExtraError
 from cloud_pruner.images import ImageSet
+from edge_runtime.digests import digest_of
 from edge_runtime.errors import EdgeError
 from edge_runtime.interpreter import LoadedModel
 from edge_runtime.preprocessing import Preprocessing
-from edge_runtime.wire import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,10 @@ from cache import exact_key
 from cloud_pruner.progress import no_progress
 from cloud_pruner.requests import checked_usage
 from cloud_pruner.search import Searcher
+from edge_runtime.digests import check_digest, digest_of
 from edge_runtime.errors import EdgeError
 from edge_runtime.flatmodel import PruningPlan, read_graph
-from edge_runtime.wire import ClassFigures, Manifest, check_digest, digest_of, pack, unpack
+from edge_runtime.wire import ClassFigures, Manifest, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cloud_pruner.errors import ProfileError
+from edge_runtime.digests import digest_of
 from edge_runtime.errors import EdgeError
 from edge_runtime.flatmodel import BaseModel
 from edge_runtime.preprocessing import Preprocessing
-from edge_runtime.wire import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

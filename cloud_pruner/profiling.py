@@ -19,10 +19,10 @@ from cloud_pruner.errors import ImageDataError, ProfileError
 from cloud_pruner.images import split_per_class
 from cloud_pruner.profile import BASE_FILE, MANIFEST_FILE, PROFILE_VERSION, SPLITS, Profile
 from cloud_pruner.progress import no_progress
+from edge_runtime.digests import digest_of
 from edge_runtime.flatmodel import BaseModel, extract, normalize
 from edge_runtime.flatmodel.channels import ELEMENTWISE
 from edge_runtime.interpreter import LoadedModel
-from edge_runtime.wire import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -47,7 +47,9 @@ def make_app(daemon: EdgeDaemon) -> Starlette:
     workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="classify")
 
     async def classify(request: Request) -> JSONResponse:
-        body = await bounded_body(request, daemon.config.body_bytes_max, "send a smaller picture, or raise body_bytes_max")
+        body = await bounded_body(
+            request, daemon.config.body_bytes_max, "send a smaller picture, or raise body_bytes_max"
+        )
         if not daemon.ready:
             raise HTTPException(503, "there is no model yet: the base model is still to be fetched, see /v1/status")
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

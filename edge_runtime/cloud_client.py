@@ -1,4 +1,4 @@
-"""Asks the cloud service for the base model and for cuts of it, and lets through only answers that are what they say."""
+"""Asks the cloud for the base model and for cuts of it, and lets through only answers that are what they say."""
 
 from __future__ import annotations
 

@@ -24,9 +24,10 @@ import fcntl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edge_runtime.digests import check_digest, digest_of
 from edge_runtime.durable import sync_folder, write_durably
 from edge_runtime.errors import ConfigError, DigestError, MessageError
-from edge_runtime.wire import Manifest, check_digest, digest_of, field, pack, unpack
+from edge_runtime.wire import Manifest, field, pack, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path

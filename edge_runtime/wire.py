@@ -7,14 +7,13 @@ newer writer; a change that an older reader must not misread raises `WIRE_VERSIO
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgpack
 
-from edge_runtime.errors import DigestError, MessageError
+from edge_runtime.errors import MessageError
 from edge_runtime.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ __all__ = [
     "Manifest",
     "PersonalizeAnswer",
     "PersonalizeRequest",
-    "check_digest",
-    "digest_of",
     "pack",
     "unpack",
 ]
@@ -61,20 +58,6 @@ def unpack(content: bytes, *, limit: int = 1 << 30) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise MessageError(f"message is a msgpack {type(fields).__name__}, not a map")
     return fields
-
-
-def digest_of(content: bytes | bytearray | memoryview) -> str:
-    """Return the sha256 of `content` in hexadecimal: how every file of the project is named."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def check_digest(content: bytes, expected: str, what: str) -> None:
-    """Raise DigestError unless `content` has the digest `expected`; `what` names it in the message."""
-    actual = digest_of(content)
-    if actual != expected:
-        raise DigestError(
-            f"{what}: digest is {actual[:12]}…, promised was {expected[:12]}…: it was damaged or replaced on the way"
-        )
 
 
 def field(fields: Mapping[str, Any], name: str, kind: type[_T] | tuple[type, ...], where: str) -> Any:

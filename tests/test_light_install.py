@@ -47,7 +47,15 @@ def run(environment, *command, code=0):
 def test_nothing_heavy_comes_along(environment):
     installed = {entry["name"].lower() for entry in json.loads(run(environment, "pip", "list", "--format=json").stdout)}
     assert {"capnn", "numpy", "msgpack", "ai-edge-litert"} <= installed
-    assert not installed & {"tensorflow", "tensorflow-cpu", "tensorflow_cpu", "keras", "scikit-learn", "scipy", "fastapi"}
+    assert not installed & {
+        "tensorflow",
+        "tensorflow-cpu",
+        "tensorflow_cpu",
+        "keras",
+        "scikit-learn",
+        "scipy",
+        "fastapi",
+    }
 
 
 def test_the_packages_import_without_heavy_ones(environment):

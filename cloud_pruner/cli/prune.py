@@ -12,8 +12,8 @@ from cloud_pruner.personalize import Personalizer
 from cloud_pruner.profile import Profile
 from cloud_pruner.requests import PruneRequest
 from cloud_pruner.variants import VARIANTS
+from edge_runtime.digests import digest_of
 from edge_runtime.flatmodel import normalize
-from edge_runtime.wire import digest_of
 from hwmodel import compare, estimate
 
 if TYPE_CHECKING:

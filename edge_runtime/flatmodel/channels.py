@@ -131,6 +131,9 @@ def find_channels(graph: Graph, *, inputs_are_cut: bool = False) -> Channels:
     return walk.result()
 
 
+# Ranks of the weights of layers: `[O, kh, kw, I]` and `[O, I]`.
+_WEIGHT_RANKS: Final = {"CONV_2D": 4, "FULLY_CONNECTED": 2}
+
 # Element-wise operators of one input: they hand every channel on.
 ELEMENTWISE: Final = (
     "RELU",
@@ -226,9 +229,13 @@ def _layer(walk: _Walk, operator: Operator) -> None:
     if weight < 0 or not walk.own_constant(weight) or (bias >= 0 and not walk.own_constant(bias)):
         _unknown(walk, operator, f"{operator.kind} computes or shares its weights")
         return
+    rank = _WEIGHT_RANKS[operator.kind]
     shape = tensors[weight].shape
-    channels = tensors[source].shape[-1]
-    if shape[-1] != channels or tensors[target].shape[-1] != shape[0]:
+    if len(shape) != rank or (bias >= 0 and tensors[bias].shape != shape[:1]):
+        _unknown(walk, operator, f"{operator.kind} has weights of shape {shape} and a bias that does not fit them")
+        return
+    # A dense layer may flatten its input by itself, and a convolution may be grouped: then these differ.
+    if tensors[source].shape[-1:] != shape[-1:] or tensors[target].shape[-1:] != shape[:1]:
         _unknown(walk, operator, f"{operator.kind} is grouped or reshapes its input")
         return
     if operator.options.get("weights_format"):
@@ -257,9 +264,11 @@ def _flatten(walk: _Walk, operator: Operator) -> None:
     source, target = operator.input(0), operator.outputs[0]
     before, after = walk.graph.tensors[source].shape, walk.graph.tensors[target].shape
     shape_tensor = operator.input(1)
+    target_shape = walk.graph.tensors[shape_tensor].data if shape_tensor >= 0 else None
     use = walk.use(source)
     flattens = len(after) == 2 and len(before) >= 2 and after[1] == math.prod(before[1:])
-    if use is None or use.positions != 1 or not flattens or shape_tensor < 0 or not walk.own_constant(shape_tensor):
+    fits = target_shape is not None and target_shape.shape == (2,) and walk.own_constant(shape_tensor)
+    if use is None or use.positions != 1 or not flattens or not fits:
         _unknown(walk, operator, "RESHAPE is not a plain flatten")
         return
     positions = math.prod(before[1:-1])
@@ -271,7 +280,7 @@ def _mean(walk: _Walk, operator: Operator) -> None:
     """MEAN over height and width (global average pooling) hands the channels on."""
     source, axes = operator.input(0), walk.graph.tensors[operator.input(1)].data
     rank = len(walk.graph.tensors[source].shape)
-    if axes is None or {0, rank - 1} & {int(axis) % rank for axis in axes.ravel()}:
+    if rank < 2 or axes is None or axes.dtype.kind != "i" or {0, rank - 1} & {int(axis) % rank for axis in axes.ravel()}:
         _unknown(walk, operator, "MEAN runs over channels or batch")
         return
     _pass_through(walk, operator)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_runtime.digests import digest_of
 from edge_runtime.errors import ModelFileError, PlanError
 from edge_runtime.flatmodel.channels import Channels, find_channels
 from edge_runtime.flatmodel.folding import fold_bias, fold_weights
 from edge_runtime.flatmodel.graph import read_graph
 from edge_runtime.flatmodel.layout import constant_span, constants_start, data_fields
-from edge_runtime.wire import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

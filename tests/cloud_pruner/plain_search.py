@@ -15,7 +15,10 @@ from tests.support.reference import masked_network
 
 
 def plain_search(profile, images, usage, variant, epsilon):
-    """Return layer name -> kept units. `images` is split -> (inputs, labels) of the user's classes, as `profile` has them."""
+    """Return layer name -> kept units.
+
+    `images` is split -> (inputs, labels) of the user's classes, as `profile` has them.
+    """
     cuts = []
     for layer in profile.layers:
         for kept in _candidates(layer, usage, variant):
@@ -53,7 +56,9 @@ def _cut(profile, layer, kept, cuts, images, usage, variant):
     before = extract(masked_network(profile.base, cuts), [graph.inputs[0]], [layer.boundary])
     activations = LoadedModel(before).run(inputs)[0]
     counts = {label: int((labels == label).sum()) for label in usage.labels.tolist()}
-    weights = np.array([dict(zip(usage.labels.tolist(), usage.weights, strict=True))[k] / counts[k] for k in labels.tolist()])
+    weights = np.array(
+        [dict(zip(usage.labels.tolist(), usage.weights, strict=True))[k] / counts[k] for k in labels.tolist()]
+    )
     moments = weighted_moments(activations, weights)
     channels = profile.base.channels
     reader = channels.groups[channels.group_of(layer.output)].consumers[0].weight
@@ -70,5 +75,3 @@ def _within(profile, cuts, images, usage, epsilon):
         if degradation > epsilon + 1e-9:
             return False
     return True
-
-

@@ -43,7 +43,7 @@ def searched(network):
 
 
 def keras_counterpart(model, profile, cuts):
-    """Fold the cuts into the kernels of the *whole* Keras network, in float64: no slicing, no .tflite, other layout of weights."""
+    """Fold the cuts into the kernels of the *whole* Keras network, in float64: no slicing, no .tflite."""
     import keras
 
     twin = keras.models.clone_model(model)
@@ -68,7 +68,7 @@ def keras_counterpart(model, profile, cuts):
 
 
 def _shift(twin, reader, by):
-    """Add to a layer's bias; a convolution without one has a batch normalisation behind it, whose mean takes the shift."""
+    """Add to a layer's bias; without one it has a batch normalisation behind it, whose mean takes the shift."""
     if reader.bias is not None:
         reader.bias.assign(reader.bias.numpy() + by.astype(np.float32))
         return
@@ -105,7 +105,7 @@ def run_in_tensorflow(content, inputs):
 
 
 def test_sizes_are_about_those_measured_before(network):
-    """Mean of six class sets, half with equal weights; the design's prototype has W 0.85 and L 0.32 (0.24 with gradients) for K=5."""
+    """Mean of six class sets, half with equal weights, K=5; a prototype had W 0.85, L 0.32 (0.24 with gradients)."""
     _, profile, _ = network
     searcher = Searcher(profile)
     rng = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cloud_pruner.cli import main
 from cloud_pruner.profile import Profile
-from edge_runtime.wire import digest_of
+from edge_runtime.digests import digest_of
 from tests.support.digits import CLASSES
 
 PREPROCESSING = ["--channels", "grey"]
@@ -66,7 +66,18 @@ def test_convert_profile_prune(files, tmp_path, capsys):
 
 def test_prune_as_json(files, tmp_path, capsys):
     plan = tmp_path / "cut.plan"
-    arguments = ["--classes", "one,seven", "--weights", "3,1", "--variant", "w", "--epsilon", "0.05", "--plan", str(plan)]
+    arguments = [
+        "--classes",
+        "one,seven",
+        "--weights",
+        "3,1",
+        "--variant",
+        "w",
+        "--epsilon",
+        "0.05",
+        "--plan",
+        str(plan),
+    ]
     assert main(["prune", files["profile"], *arguments, "--json"]) == 0
     fields = json.loads(capsys.readouterr().out)
     assert fields["variant"] == "W"
@@ -128,7 +139,9 @@ class TestBadInput:
     def test_an_empty_class_folder(self, files, tmp_path, capsys):
         for name in CLASSES:
             (tmp_path / "data" / name).mkdir(parents=True)
-        line = failure(capsys, "profile", files["tflite"], "--data", tmp_path / "data", "-o", tmp_path / "p", *PREPROCESSING)
+        line = failure(
+            capsys, "profile", files["tflite"], "--data", tmp_path / "data", "-o", tmp_path / "p", *PREPROCESSING
+        )
         assert "eight" in line
         assert "data" in line
 
@@ -136,12 +149,14 @@ class TestBadInput:
         for name in CLASSES:
             (tmp_path / "data" / name).mkdir(parents=True)
             Image.new("L", (9, 8)).save(tmp_path / "data" / name / "1.png")
-        line = failure(capsys, "profile", files["tflite"], "--data", tmp_path / "data", "-o", tmp_path / "p", *PREPROCESSING)
+        line = failure(
+            capsys, "profile", files["tflite"], "--data", tmp_path / "data", "-o", tmp_path / "p", *PREPROCESSING
+        )
         assert "1.png" in line
         assert "9" in line
         assert "8" in line
 
-    def test_a_profile_of_another_model(self, files, tmp_path, capsys, digits_network):
+    def test_a_profile_of_another_model(self, files, tmp_path, capsys):
         other = tmp_path / "other.tflite"
         main(["prune", files["profile"], "--classes", "one", "-o", str(other)])
         capsys.readouterr()
@@ -164,7 +179,9 @@ class TestBadInput:
         wrong.write_bytes(b"no database at all" * 100)
         assert "plans.sqlite" in failure(capsys, "prune", files["profile"], "--classes", "one", "--cache", wrong)
 
-    @pytest.mark.parametrize("arguments", [[], ["prune"], ["prune", "p"], ["frobnicate"], ["profile", "m", "--depth", "1"]])
+    @pytest.mark.parametrize(
+        "arguments", [[], ["prune"], ["prune", "p"], ["frobnicate"], ["profile", "m", "--depth", "1"]]
+    )
     def test_wrong_usage_is_exit_code_2(self, capsys, arguments):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
@@ -207,6 +224,15 @@ def test_ctrl_c_while_profiling_leaves_nothing_behind(files, tmp_path):
 
 def test_stdout_of_the_profile_json_is_only_json(files, tmp_path):
     script = "import sys; from cloud_pruner.cli import main; sys.exit(main(sys.argv[1:]))"
-    arguments = ["profile", files["tflite"], "--data", files["unseen"], "-o", str(tmp_path / "p"), "--json", *PREPROCESSING]
+    arguments = [
+        "profile",
+        files["tflite"],
+        "--data",
+        files["unseen"],
+        "-o",
+        str(tmp_path / "p"),
+        "--json",
+        *PREPROCESSING,
+    ]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["digest"] == Profile.open(tmp_path / "p").digest

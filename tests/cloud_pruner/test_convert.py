@@ -13,10 +13,10 @@ from sklearn.datasets import load_digits
 from cloud_pruner.convert import DIFFERENCE_MAX, convert
 from cloud_pruner.errors import ConversionError, MissingExtraError
 from cloud_pruner.images import ImageSet
+from edge_runtime.digests import digest_of
 from edge_runtime.errors import InputError
 from edge_runtime.interpreter import LoadedModel
 from edge_runtime.preprocessing import Preprocessing
-from edge_runtime.wire import digest_of
 
 if TYPE_CHECKING:
     from pathlib import Path

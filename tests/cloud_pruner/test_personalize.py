@@ -14,8 +14,8 @@ from cache import LayeredStore, MemoryStore, PlanCache, SqliteStore
 from cloud_pruner.errors import RequestError
 from cloud_pruner.personalize import Personalizer, base_manifest
 from cloud_pruner.requests import PruneRequest, checked_usage
+from edge_runtime.digests import digest_of
 from edge_runtime.flatmodel import PruningPlan
-from edge_runtime.wire import digest_of
 
 REQUEST = PruneRequest({"three": 0.5, "five": 0.3, "eight": 0.2})
 
@@ -89,7 +89,7 @@ def test_results_outlive_the_process(digits_profile, tmp_path):
 def test_an_entry_that_makes_no_sense_is_searched_anew(digits_profile, memory):
     personalizer = Personalizer(digits_profile, memory)
     expected = personalizer.personalize(REQUEST)
-    (key,) = [key for store in memory._stores._layers for key in store.keys()]
+    (key,) = memory._stores.keys()
     for damage in (b"", b"\x80", b"\xc1 no msgpack"):
         memory.store(key, damage, seconds=1.0)
         answer = personalizer.personalize(REQUEST)
@@ -136,10 +136,14 @@ class TestUsage:
         with pytest.raises(RequestError, match="choose one of W, L"):
             PruneRequest({"ant": 1.0}, variant="Q").checked_variant()
 
-    @given(st.dictionaries(st.sampled_from(CLASSES), st.floats(0, 1e6), min_size=1).filter(lambda u: sum(u.values()) > 0))
+    @given(
+        st.dictionaries(st.sampled_from(CLASSES), st.floats(0, 1e6), min_size=1).filter(lambda u: sum(u.values()) > 0)
+    )
     def test_weights_sum_to_one_and_no_class_is_lost(self, usage):
         checked = checked_usage(usage, self.CLASSES)
         assert checked.weights.sum() == pytest.approx(1.0)
         assert (checked.weights > 0).all()
-        assert {self.CLASSES[label] for label in checked.labels} == {name for name, weight in usage.items() if weight > 0}
+        assert {self.CLASSES[label] for label in checked.labels} == {
+            name for name, weight in usage.items() if weight > 0
+        }
         assert (np.diff(checked.labels) > 0).all()

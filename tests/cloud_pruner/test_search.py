@@ -42,7 +42,7 @@ def of_classes(images, usage):
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-@pytest.mark.parametrize("request_", REQUESTS, ids=lambda usage: "+".join(usage))
+@pytest.mark.parametrize("request_", REQUESTS, ids="+".join)
 def test_same_units_as_the_plain_search(searcher, images, variant, request_):
     usage = checked_usage(request_, CLASSES)
     result = searcher.search(usage, variant, epsilon=0.03)
@@ -96,6 +96,10 @@ def test_no_loss_allowed_means_none_on_the_select_images(searcher):
 
 def test_progress_names_the_layers(searcher):
     seen = []
-    searcher.search(checked_usage({"one": 1.0}, CLASSES), VARIANTS["W"], 0.03, lambda *args: seen.append(args))
+
+    def progress(what, done, total):
+        seen.append((what, done, total))
+
+    searcher.search(checked_usage({"one": 1.0}, CLASSES), VARIANTS["W"], 0.03, progress)
     assert [what for what, _, _ in seen] == [*(layer.name for layer in searcher.profile.layers), "done"]
     assert seen[-1][1:] == (4, 4)

@@ -10,15 +10,16 @@ import pytest
 from cache import LayeredStore, MemoryStore, PlanCache
 from cloud_pruner.personalize import Personalizer
 from cloud_pruner.service import make_service
-from edge_runtime.wire import MSGPACK, PersonalizeAnswer, PersonalizeRequest, check_digest, pack
+from edge_runtime.digests import check_digest
+from edge_runtime.wire import MSGPACK, PersonalizeAnswer, PersonalizeRequest, pack
 from tests.support.server import running
 
 
 @pytest.fixture(scope="module")
 def client(digits_profile):
-    with PlanCache(LayeredStore(MemoryStore(max_bytes=1 << 20))) as cache:
-        with running(make_service(Personalizer(digits_profile, cache))) as url, httpx.Client(base_url=url) as http:
-            yield http
+    cache = PlanCache(LayeredStore(MemoryStore(max_bytes=1 << 20)))
+    with cache, running(make_service(Personalizer(digits_profile, cache))) as url, httpx.Client(base_url=url) as http:
+        yield http
 
 
 @pytest.fixture
@@ -103,7 +104,13 @@ def test_nonsense_is_refused_in_one_line(client, request_, change, status, messa
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [(b"", MSGPACK), (b"\xc1", MSGPACK), (b"\x93\x01\x02\x03", MSGPACK), (b"{", "application/json"), (b"[]", "application/json")],
+    [
+        (b"", MSGPACK),
+        (b"\xc1", MSGPACK),
+        (b"\x93\x01\x02\x03", MSGPACK),
+        (b"{", "application/json"),
+        (b"[]", "application/json"),
+    ],
 )
 def test_a_body_that_is_no_message(client, content, kind):
     response = client.post("/v1/personalize", content=content, headers={"content-type": kind})

@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _damaged(model: StoredModel, fault: Fault | None) -> bytes:
-    from edge_runtime.wire import digest_of
+    from edge_runtime.digests import digest_of
 
     manifest, content = model.manifest, model.content
     if fault is Fault.FLIPPED_BIT:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from edge_runtime.digests import digest_of
 from edge_runtime.preprocessing import Preprocessing
 from edge_runtime.slots import StoredModel
-from edge_runtime.wire import ClassFigures, Manifest, digest_of
+from edge_runtime.wire import ClassFigures, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -12,6 +12,9 @@ from sklearn.datasets import load_digits
 from cloud_pruner.convert import convert
 from cloud_pruner.images import ImageSet, split_per_class
 from edge_runtime.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PREPROCESSING = Preprocessing(8, 8, "grey", scale=1 / 255)

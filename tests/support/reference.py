@@ -1,4 +1,4 @@
-"""Obviously right counterparts of slicing and folding: the whole network, with the same shapes, and zeros where units were pruned."""
+"""Obviously right counterparts of slicing and folding: the whole network, with zeros where units were pruned."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edge_runtime.flatmodel import BaseModel, read_graph
 
 
 def masked_network(base: BaseModel, cuts) -> bytes:
-    """Return the base with the pruned units masked: whatever reads them multiplies them by zero, and takes up the folds in float64."""
+    """Return the base with the pruned units masked: what reads them multiplies by zero, and takes up the folds."""
     content = bytearray(bytes(base.content))
     graph = read_graph(content)
     for cut in cuts:

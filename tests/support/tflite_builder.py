@@ -1,7 +1,7 @@
-"""Writes small .tflite files layer by layer, in milliseconds: for tests that need hundreds of networks, without a converter.
+"""Writes small .tflite files layer by layer, in milliseconds: for tests that need hundreds of networks.
 
-The files are made with the schema's object API, as the converter makes them, and with the same habits: constants may be shared, a layer may
-come without a bias, activations are fused.
+The files are made with the schema's object API, as the converter makes them, and with the same habits: constants may be
+shared, a dense layer may come without a bias, activations are fused.
 """
 
 from __future__ import annotations
@@ -39,14 +39,18 @@ class SequentialBuilder:
         self.output = self._activation((1, *self.input_shape), "input")
         self.graph.inputs = np.array([self.output], np.int32)
 
-    def conv(self, filters, kernel=3, *, stride=1, padding=SAME, activation=RELU, bias=True):  # no convolution runs without a bias
+    def conv(
+        self, filters, kernel=3, *, stride=1, padding=SAME, activation=RELU, bias=True
+    ):  # no convolution runs without a bias
         height, width, channels = self._shape()[1:]
         weights = self._normal((filters, kernel, kernel, channels), np.sqrt(2 / (kernel * kernel * channels)))
         options = schema.Conv2DOptionsT()
         options.padding, options.strideH, options.strideW = padding, stride, stride
         options.fusedActivationFunction, options.dilationHFactor, options.dilationWFactor = activation, 1, 1
         shape = (1, *(_sides((height, width), kernel, stride, padding)), filters)
-        return self._layer(schema.BuiltinOperator.CONV_2D, weights, bias, shape, schema.BuiltinOptions.Conv2DOptions, options)
+        return self._layer(
+            schema.BuiltinOperator.CONV_2D, weights, bias, shape, schema.BuiltinOptions.Conv2DOptions, options
+        )
 
     def dense(self, units, *, activation=RELU, bias=True):
         weights = self._normal((units, self._shape()[1]), np.sqrt(2 / self._shape()[1]))
@@ -71,14 +75,18 @@ class SequentialBuilder:
     def softmax(self):
         options = schema.SoftmaxOptionsT()
         options.beta = 1.0
-        return self._operator(schema.BuiltinOperator.SOFTMAX, [], self._shape(), schema.BuiltinOptions.SoftmaxOptions, options)
+        return self._operator(
+            schema.BuiltinOperator.SOFTMAX, [], self._shape(), schema.BuiltinOptions.SoftmaxOptions, options
+        )
 
     def flatten(self):
         size = int(np.prod(self._shape()[1:]))
         target = self._constant(np.array([1, size], np.int32))
         options = schema.ReshapeOptionsT()
         options.newShape = [1, size]
-        return self._operator(schema.BuiltinOperator.RESHAPE, [target], (1, size), schema.BuiltinOptions.ReshapeOptions, options)
+        return self._operator(
+            schema.BuiltinOperator.RESHAPE, [target], (1, size), schema.BuiltinOptions.ReshapeOptions, options
+        )
 
     def mean(self):
         axes = self._constant(np.array([1, 2], np.int32))

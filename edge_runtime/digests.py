@@ -1,0 +1,23 @@
+"""How every file of the project is named and checked: by its sha256."""
+
+from __future__ import annotations
+
+import hashlib
+
+from edge_runtime.errors import DigestError
+
+__all__ = ["check_digest", "digest_of"]
+
+
+def digest_of(content: bytes | bytearray | memoryview) -> str:
+    """Return the sha256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def check_digest(content: bytes | bytearray | memoryview, expected: str, what: str) -> None:
+    """Raise DigestError unless `content` has the digest `expected`; `what` names it in the message."""
+    actual = digest_of(content)
+    if actual != expected:
+        raise DigestError(
+            f"{what}: digest is {actual[:12]}…, promised was {expected[:12]}…: it was damaged or replaced on the way"
+        )
