@@ -22,6 +22,7 @@ import numpy as np
 from cloud_pruner.errors import ConversionError, ImageDataError, MissingExtraError
 from cloud_pruner.images import ImageSet
 from edge_runtime.digests import digest_of
+from edge_runtime.durable import write_durably
 from edge_runtime.errors import EdgeError
 from edge_runtime.interpreter import LoadedModel
 from edge_runtime.preprocessing import Preprocessing
@@ -126,7 +127,7 @@ def convert(
         reference = _run_source(source, model, inputs)
         content = _convert_model(source, model, preprocessing.shape)
         max_difference = _difference(source, reference, _run_converted(source, content, inputs))
-    _write_atomically(target, content)
+    write_durably(target, content)
     return ConversionReport(
         source=source,
         path=target,
@@ -338,18 +339,6 @@ def _difference(source: Path, reference: NDArray[np.float32], outputs: NDArray[n
             f"allowed: look for layers that are random"
         )
     return difference
-
-
-def _write_atomically(target: Path, content: bytes) -> None:
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

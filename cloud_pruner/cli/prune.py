@@ -13,6 +13,7 @@ from cloud_pruner.profile import Profile
 from cloud_pruner.requests import PruneRequest
 from cloud_pruner.variants import VARIANTS
 from edge_runtime.digests import digest_of
+from edge_runtime.durable import write_durably
 from edge_runtime.flatmodel import normalize
 from hwmodel import compare, estimate
 
@@ -73,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
         answer = Personalizer(profile, cache).personalize(request, progress)
     for path, content in ((arguments.output, answer.model), (arguments.plan, answer.plan)):
         if path is not None:
-            _write(path, content)
+            write_durably(path, content)
     if arguments.json:
         print_json(_fields(answer))
     else:
@@ -104,15 +105,6 @@ def _weight(name: str, text: str) -> float:
 def _listed(words: list[str], names: tuple[str, ...]) -> list[str]:
     """Split words at commas, but for those that are names as they stand."""
     return [part for word in words for part in ([word] if word in names else word.split(",")) if part]
-
-
-def _write(path: Path, content: bytes) -> None:
-    scratch = path.with_name(f".{path.name}.part")
-    try:
-        scratch.write_bytes(content)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _fields(answer: Personalized) -> dict[str, Any]:

@@ -280,7 +280,10 @@ def _mean(walk: _Walk, operator: Operator) -> None:
     """MEAN over height and width (global average pooling) hands the channels on."""
     source, axes = operator.input(0), walk.graph.tensors[operator.input(1)].data
     rank = len(walk.graph.tensors[source].shape)
-    if rank < 2 or axes is None or axes.dtype.kind != "i" or {0, rank - 1} & {int(axis) % rank for axis in axes.ravel()}:
+    if rank < 2 or axes is None or axes.dtype.kind != "i":
+        _unknown(walk, operator, "MEAN over axes that are not stated")
+        return
+    if {0, rank - 1} & {int(axis) % rank for axis in axes.ravel()}:
         _unknown(walk, operator, "MEAN runs over channels or batch")
         return
     _pass_through(walk, operator)
