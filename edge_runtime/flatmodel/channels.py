@@ -276,15 +276,38 @@ def _flatten(walk: _Walk, operator: Operator) -> None:
     walk.shape_values[shape_tensor] = {1: AxisUse(use.group, positions)}
 
 
-def _mean(walk: _Walk, operator: Operator) -> None:
-    """MEAN over height and width (global average pooling) hands the channels on."""
+def _with_constant(walk: _Walk, operator: Operator) -> None:
+    """ADD, SUB, MUL or DIV with a constant of one number, or one per channel, as batch normalisation leaves them."""
+    tensors = walk.graph.tensors
+    constants = [tensor for tensor in operator.inputs if tensors[tensor].is_constant]
+    sources = [tensor for tensor in operator.inputs if not tensors[tensor].is_constant]
+    if len(constants) != 1 or len(sources) != 1:
+        _unknown(walk, operator, f"{operator.kind} of two activations is not understood")
+        return
+    (constant,), (source,), target = constants, sources, operator.outputs[0]
+    values, shape = tensors[constant], tensors[source].shape
+    per_channel = values.shape[-1:] == shape[-1:] and values.size == shape[-1]
+    use = walk.use(source)
+    if shape != tensors[target].shape or not (values.size == 1 or per_channel) or (use and use.positions != 1):
+        _unknown(walk, operator, f"{operator.kind} with a constant of shape {values.shape}")
+        return
+    if values.size > 1:
+        if not walk.own_constant(constant):
+            _unknown(walk, operator, f"{operator.kind} shares its constant")
+            return
+        walk.slice_constant(constant, len(values.shape) - 1, use)
+    walk.hand_on(source, target)
+
+
+def _global_pool(walk: _Walk, operator: Operator) -> None:
+    """MEAN or REDUCE_MAX over height and width hands the channels on."""
     source, axes = operator.input(0), walk.graph.tensors[operator.input(1)].data
     rank = len(walk.graph.tensors[source].shape)
     if rank < 2 or axes is None or axes.dtype.kind != "i":
-        _unknown(walk, operator, "MEAN over axes that are not stated")
+        _unknown(walk, operator, f"{operator.kind} over axes that are not stated")
         return
     if {0, rank - 1} & {int(axis) % rank for axis in axes.ravel()}:
-        _unknown(walk, operator, "MEAN runs over channels or batch")
+        _unknown(walk, operator, f"{operator.kind} runs over channels or batch")
         return
     _pass_through(walk, operator)
 
@@ -295,7 +318,9 @@ _RULES: Final[dict[str, Callable[[_Walk, Operator], None]]] = {
     "MAX_POOL_2D": _pass_through,
     "AVERAGE_POOL_2D": _pass_through,
     "RESHAPE": _flatten,
-    "MEAN": _mean,
+    "MEAN": _global_pool,
+    "REDUCE_MAX": _global_pool,
+    **dict.fromkeys(("ADD", "SUB", "MUL", "DIV"), _with_constant),
     "SOFTMAX": _mixes,
     "LOG_SOFTMAX": _mixes,
     "L2_NORMALIZATION": _mixes,

@@ -29,6 +29,8 @@ def sequential_networks(draw) -> bytes:
         )
         if not fused:
             builder.relu()
+        if draw(st.booleans()):
+            builder.scale("MUL", per_channel=draw(st.booleans())).scale("ADD", per_channel=draw(st.booleans()))
         if builder._shape()[1] >= 4 and draw(st.booleans()):
             builder.pool(2, average=draw(st.booleans()))
     builder.flatten() if draw(st.booleans()) else builder.mean()

@@ -94,6 +94,14 @@ class SequentialBuilder:
         shape = (1, self._shape()[3])
         return self._operator(schema.BuiltinOperator.MEAN, [axes], shape, schema.BuiltinOptions.ReducerOptions, options)
 
+    def scale(self, kind="MUL", *, per_channel=True):
+        """Append a multiplication or addition with a constant, as batch normalisation behind a ReLU leaves them."""
+        channels = self._shape()[-1] if per_channel else 1
+        constant = self._constant(self._normal((channels,), 1.0))
+        code, options = getattr(schema.BuiltinOperator, kind), schema.BuiltinOptions
+        known = {"MUL": (options.MulOptions, schema.MulOptionsT()), "ADD": (options.AddOptions, schema.AddOptionsT())}
+        return self._operator(code, [constant], self._shape(), *known[kind])
+
     def square(self):
         """Append an operator that slicing does not understand."""
         return self._operator(schema.BuiltinOperator.SQUARE, [], self._shape())
