@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.command import main
-from cloud_pruner.convert import convert
+from cloud_pruner.conversion import convert
 from edge_runtime.flatmodel import BaseModel, LayerCut, normalize, read_graph
 from edge_runtime.preprocessing import Preprocessing
 

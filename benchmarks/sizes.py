@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.command import main
 from benchmarks.networks import cifar100_vgg_small as network
-from cloud_pruner.convert import convert
+from cloud_pruner.conversion import convert
 from cloud_pruner.personalize import Personalizer
 from cloud_pruner.profiling import build_profile
 from cloud_pruner.requests import PruneRequest

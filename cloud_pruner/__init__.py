@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from cloud_pruner.convert import ConversionReport, convert
+    from cloud_pruner.conversion import ConversionReport, convert
     from cloud_pruner.errors import (
         ConversionError,
         ImageDataError,
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "convert": ("ConversionReport", "convert"),
+    "conversion": ("ConversionReport", "convert"),
     "errors": (
         "ConversionError",
         "ImageDataError",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cloud_pruner.convert import convert
+from cloud_pruner.conversion import convert
 from cloud_pruner.errors import PrunerError
 from edge_runtime.commandline import CommandParser, run_command
 from edge_runtime.interpreter import LoadedModel

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloud_pruner.cli.options import add_preprocessing_options, preprocessing_from
 from cloud_pruner.cli.terminal import print_json, print_table
-from cloud_pruner.convert import convert
+from cloud_pruner.conversion import convert
 from cloud_pruner.images import load_images
 
 if TYPE_CHECKING:

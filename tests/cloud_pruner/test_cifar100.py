@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cloud_pruner.cli import main
-from cloud_pruner.convert import convert
+from cloud_pruner.conversion import convert
 from cloud_pruner.images import split_per_class
 from cloud_pruner.profiling import build_profile
 from cloud_pruner.requests import checked_usage

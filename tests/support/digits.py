@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.datasets import load_digits
 
-from cloud_pruner.convert import convert
+from cloud_pruner.conversion import convert
 from cloud_pruner.images import ImageSet, split_per_class
 from edge_runtime.preprocessing import Preprocessing
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from cloud_pruner.convert import DIFFERENCE_MAX, convert
+from cloud_pruner.conversion import DIFFERENCE_MAX, convert
 from cloud_pruner.errors import ConversionError, MissingExtraError
 from cloud_pruner.images import ImageSet
 from edge_runtime.digests import digest_of
@@ -226,7 +226,7 @@ def test_standard_output_stays_clean_and_works_again_after_success_and_failure(n
     (tmp_path / "broken.keras").write_bytes(b"no network")
     program = """
 import os, sys
-from cloud_pruner.convert import convert
+from cloud_pruner.conversion import convert
 from cloud_pruner.errors import ConversionError
 assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 folder = sys.argv[1]
