@@ -31,15 +31,22 @@ Few to train on, so that there are many to measure with. 66 to select on: at an 
 """
 
 DEPTH: Final = 3
-"""How many of the last weight layers the cuts look at: the last convolution and the hidden dense layer, which hold most
-of the parameters, and the output layer, which is never cut."""
+"""How many of the last weight layers the cuts look at: the two hidden dense layers, which as in VGG-16 hold most of the
+parameters, and the output layer, which is never cut.
+
+They are wide for ten digits, so that even the most daring cut of a layer, to a twentieth, keeps units to spare. In
+narrow layers the search ends where 66 images just do not show a loss, and others then do: of 30 sets of classes, 1.4 %
+of cuts lost more than 3 points on unseen images, with these layers none.
+"""
 
 PREPROCESSING: Final = Preprocessing(8, 8, "grey", mean=(0.3,), std=(0.4,))
 
-_EPOCHS: Final = 20
+_EPOCHS: Final = 6
 _BATCH: Final = 32
 _LEARNING_RATE: Final = 1e-3
 _THREADS: Final = 2
+_SHIFTS: Final = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
+"""Where to cut an image out of itself with a border of one pixel: as it is, and moved by one pixel each way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +95,24 @@ def train(images: ImageSet, path: Path, seed: int, progress: Callable[[str, int,
         tf.config.threading.set_intra_op_parallelism_threads(_THREADS)
     keras.utils.set_random_seed(seed)
     model = _network(keras, len(images.classes))
-    steps = _EPOCHS * -(-len(images.labels) // _BATCH)
+    steps = _EPOCHS * -(-len(_SHIFTS) * len(images.labels) // _BATCH)
     rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps)
     model.compile(keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     after_epoch = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, _logs: progress("epochs", epoch + 1, _EPOCHS)
     )
-    inputs = PREPROCESSING.apply(images.pixels)
-    model.fit(inputs, images.labels, batch_size=_BATCH, epochs=_EPOCHS, verbose=0, callbacks=[after_epoch])
+    shifted = _with_shifts(images)
+    inputs = PREPROCESSING.apply(shifted.pixels)
+    model.fit(inputs, shifted.labels, batch_size=_BATCH, epochs=_EPOCHS, verbose=0, callbacks=[after_epoch])
     model.save(path)
+
+
+def _with_shifts(images: ImageSet) -> ImageSet:
+    """Return the images, and each of them moved by one pixel up, down, left and right."""
+    height, width = images.pixels.shape[1:3]
+    padded = np.pad(images.pixels, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    moved = [padded[:, top : top + height, left : left + width] for top, left in _SHIFTS]
+    return ImageSet(np.concatenate(moved), np.tile(images.labels, len(_SHIFTS)), images.classes)
 
 
 def _network(keras: Any, classes: int) -> Any:
@@ -110,18 +126,21 @@ def _network(keras: Any, classes: int) -> Any:
             layers.ReLU(),
         ]
 
+    def dense(units: int) -> list[Any]:
+        return [layers.Dense(units, activation="relu"), layers.Dropout(0.5)]
+
     return keras.Sequential(
         [
             keras.Input(PREPROCESSING.shape),
             *convolution(24),
             *convolution(24),
             layers.MaxPooling2D(),
-            *convolution(64),
-            *convolution(64),
+            *convolution(48),
+            *convolution(48),
             layers.MaxPooling2D(),
             layers.Flatten(),
-            layers.Dense(256, activation="relu"),
-            layers.Dropout(0.5),
+            *dense(512),
+            *dense(512),
             layers.Dense(classes),
         ],
         name="digits",
@@ -135,13 +154,13 @@ def make_profile(
     base = folder / "base.tflite"
     convert(trained, base, images=images.train, preprocessing=PREPROCESSING)
     counts: dict[str, int | None] = {
-        "profile": IMAGES["train"],
+        "profile": len(_SHIFTS) * IMAGES["train"],
         "select": IMAGES["select"],
         "certify": IMAGES["certify"],
     }
     return build_profile(
         base.read_bytes(),
-        images.train,
+        _with_shifts(images.train),
         PREPROCESSING,
         folder / "profile",
         unseen=images.held_out,

@@ -55,8 +55,8 @@ class Teller:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("phase", no_wrap=True)
         table.add_column("classes")
-        for column in ("bytes", "size", "MACs", "energy", "latency", "base acc.", "cut acc."):
-            table.add_column(column, justify="right")
+        for column in ("bytes", "size", "MACs", "energy", "latency", "base", "cut"):
+            table.add_column(column, justify="right", no_wrap=True)
         table.add_column("from")
         for phase in summary.phases:
             table.add_row(*_row(phase))
@@ -64,7 +64,7 @@ class Teller:
         unseen = min(phase.figures.unseen_images for phase in summary.phases)
         self.tell(
             "size (parameters), MACs, energy (modelled) and latency are relative to the base model's; "
-            f"acc.: top-1 accuracy on {unseen} or more unseen images"
+            f"base, cut: top-1 accuracy on {unseen} or more unseen images"
         )
 
 
