@@ -136,7 +136,11 @@ class EdgeDaemon:
             self._wake.set()
 
     def _keep_up(self) -> None:
-        while not self._stopping.is_set():
+        while True:
+            # Before looking at anything, not after the wait: what comes up meanwhile then ends the wait at once.
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
             try:
                 self._updater.step()
                 self._updater.save_counts()
@@ -145,4 +149,3 @@ class EdgeDaemon:
                 self._records.fail(error)
                 self._updater.retry_later()
             self._wake.wait(self._updater.retry_in_s())
-            self._wake.clear()
