@@ -90,7 +90,7 @@ def test_a_plan_makes_the_same_bytes_there(environment, digits_profile, tmp_path
     script = (
         "import sys; from pathlib import Path\n"
         "from edge_runtime.flatmodel import BaseModel, PruningPlan\n"
-        "from edge_runtime.wire import digest_of\n"
+        "from edge_runtime.digests import digest_of\n"
         "base = BaseModel(Path(sys.argv[1]).read_bytes())\n"
         "print(digest_of(base.apply(PruningPlan.from_bytes(Path(sys.argv[2]).read_bytes()))))\n"
     )

@@ -37,7 +37,7 @@ Progress: TypeAlias = "Callable[[str, int, int], None]"
 _RETRY_S: Final = 0.5
 _LOOK_EVERY: Final = 5
 _REQUESTS_MAX: Final = 20 * PERIOD * AUDIT_EVERY
-_PATIENCE_S: Final = 120.0
+_PATIENCE_S: Final = 300.0
 _READY_POLL_S: Final = 0.05
 
 
