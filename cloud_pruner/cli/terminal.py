@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -31,14 +32,16 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    """Print a title and a table; the first column is text, the others are numbers."""
+    table = Table()
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))  # a class may be called [b]
     # Where stdout is no terminal there is no width to keep to: nothing must be cut off or wrapped in a file.
     console = Console() if sys.stdout.isatty() else Console(width=160)
+    # The title is a line of its own: a table's own title wraps at the table's width.
+    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
 
 
