@@ -6,7 +6,6 @@ The only pass over images there is; every cut is searched and judged from what t
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from cloud_pruner.images import split_per_class
 from cloud_pruner.profile import BASE_FILE, MANIFEST_FILE, PROFILE_VERSION, SPLITS, Profile
 from cloud_pruner.progress import no_progress
 from edge_runtime.digests import digest_of
+from edge_runtime.durable import replace_folder
 from edge_runtime.flatmodel import BaseModel, extract, normalize
 from edge_runtime.flatmodel.channels import ELEMENTWISE
 from edge_runtime.interpreter import LoadedModel
@@ -111,7 +111,7 @@ def build_profile(
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         _Measurement(base, layers, images.classes, preprocessing, scratch, progress).write(parts)
-        _replace_folder(scratch, folder)
+        replace_folder(folder, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Profile.open(folder)
@@ -202,18 +202,6 @@ def _split(
         **{split: (images, rows) for split, rows in split_per_class(images.labels, profile, images.classes).items()},
         **{split: (unseen, rows) for split, rows in split_per_class(unseen.labels, others, unseen.classes).items()},
     }
-
-
-def _replace_folder(scratch: Path, folder: Path) -> None:
-    """Move `scratch` to `folder`; a profile that is there goes only when the new one is whole."""
-    scratch.chmod(0o755)
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.old{os.getpid()}")
-        folder.rename(old)
-        scratch.rename(folder)
-        shutil.rmtree(old)
-    else:
-        scratch.rename(folder)
 
 
 class _Measurement:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["sync_folder", "write_durably"]
+__all__ = ["replace_folder", "sync_folder", "write_durably"]
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -32,6 +33,24 @@ def write_durably(path: Path, content: bytes) -> None:
             partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def replace_folder(folder: Path, scratch: Path) -> None:
+    """Move the finished folder `scratch` to `folder`, on the same disk; what is there goes when the new one stands.
+
+    Raises
+    ------
+    OSError
+        A folder cannot be renamed.
+    """
+    scratch.chmod(0o755)  # a temporary folder is for its owner alone
+    if not folder.exists():
+        scratch.rename(folder)
+        return
+    former = folder.with_name(f".{folder.name}.old{os.getpid()}")
+    folder.rename(former)
+    scratch.rename(folder)
+    shutil.rmtree(former)
 
 
 def sync_folder(folder: Path) -> None:

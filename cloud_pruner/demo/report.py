@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from cloud_pruner.demo.errors import DemoError
 from cloud_pruner.demo.plots import accuracy_plot, savings_plot, timeline_plot
 from cloud_pruner.demo.teller import FROM
 from cloud_pruner.demo.users import interests_text
+from edge_runtime.durable import replace_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,14 +44,7 @@ def report_folder(output: Path) -> Iterator[Path]:
     scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         yield scratch
-        scratch.chmod(0o755)  # a temporary folder is for its owner alone
-        if output.exists():
-            former = output.with_name(f".{output.name}.old{os.getpid()}")
-            output.rename(former)
-            scratch.rename(output)
-            shutil.rmtree(former)
-        else:
-            scratch.rename(output)
+        replace_folder(output, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -117,6 +117,9 @@ def _own_constants(model: Any, graph: Any) -> None:
             if tensor.buffer in claimed:
                 tensor.buffer = _new_buffer(model, model.buffers[tensor.buffer].data)
             claimed.add(tensor.buffer)
+    for index, tensor in enumerate(graph.tensors):
+        if index not in used and index not in graph.outputs and _data(model, tensor) is not None:
+            tensor.buffer = 0  # nobody reads it
 
 
 def _new_buffer(model: Any, data: Any) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,6 +106,16 @@ def test_shared_constants_are_not_corrupted():
     base = BaseModel(normalize(network))
     cuts = [half_of(base, base.channels.prunable[1])]
     assert_same_outputs(base.emit(cuts), masked_network(base, cuts), random_inputs(network))
+
+
+def test_a_constant_that_nobody_reads_does_no_harm():
+    builder = SequentialBuilder((6, 6, 2), np.random.default_rng(5))
+    builder.conv(8).mean().dense(3, activation=0)
+    read = next(tensor for tensor in builder.graph.tensors if tensor.buffer)
+    builder.graph.tensors.append(copy.copy(read))
+    base = BaseModel(normalize(builder.build()))
+    cuts = [half_of(base, number) for number in base.channels.prunable]
+    assert_same_outputs(base.emit(cuts), masked_network(base, cuts), random_inputs(base.content))
 
 
 def test_the_file_is_smaller_by_what_was_cut(base):
