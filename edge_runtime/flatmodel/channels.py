@@ -16,6 +16,8 @@ from collections.abc import Callable  # noqa: TC003 - the table of rules is anno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from edge_runtime.errors import PlanError
 
 if TYPE_CHECKING:
@@ -163,6 +165,7 @@ class _Walk:
                 self._users[tensor] = self._users.get(tensor, 0) + 1
 
     def result(self) -> Channels:
+        """Return what was found."""
         return Channels(tuple(self.groups), self.axes, self.shape_values)
 
     def fresh(self, tensor: int, *, barrier: str | None = None, producer: int | None = None) -> None:
@@ -229,6 +232,9 @@ def _layer(walk: _Walk, operator: Operator) -> None:
     if weight < 0 or not walk.own_constant(weight) or (bias >= 0 and not walk.own_constant(bias)):
         _unknown(walk, operator, f"{operator.kind} computes or shares its weights")
         return
+    if tensors[weight].dtype != np.float32:
+        _unknown(walk, operator, f"{operator.kind} has {tensors[weight].dtype} weights")
+        return
     rank = _WEIGHT_RANKS[operator.kind]
     shape = tensors[weight].shape
     if len(shape) != rank or (bias >= 0 and tensors[bias].shape != shape[:1]):
@@ -292,8 +298,8 @@ def _with_constant(walk: _Walk, operator: Operator) -> None:
         _unknown(walk, operator, f"{operator.kind} with a constant of shape {values.shape}")
         return
     if values.size > 1:
-        if not walk.own_constant(constant):
-            _unknown(walk, operator, f"{operator.kind} shares its constant")
+        if not walk.own_constant(constant) or values.dtype != np.float32:
+            _unknown(walk, operator, f"{operator.kind} shares its constant, or has one of {values.dtype}")
             return
         walk.slice_constant(constant, len(values.shape) - 1, use)
     walk.hand_on(source, target)

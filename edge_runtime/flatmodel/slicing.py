@@ -1,8 +1,8 @@
 """Makes a cut model from its base: the base's metadata, then the slices of its constants that the plan keeps.
 
 `BaseModel` reads the base once. `emit` copies the metadata, gathers each constant's kept slices straight into the new
-file, applies the folds, and corrects in place what depends on the sizes: where each buffer is, shapes, per-channel
-quantisation. No converter, no object for anything but arrays; what comes out is an ordinary .tflite.
+file, applies the folds, and corrects in place what depends on the sizes: where each buffer is, and shapes. No
+converter, no object for anything but arrays; what comes out is an ordinary .tflite.
 """
 
 from __future__ import annotations

@@ -182,6 +182,15 @@ class TestRefusals:
             base.emit([LayerCut(first.tensors[0], 8, np.array([0]))])
         assert len(base.channels.prunable) == 1
 
+    def test_quantised_weights_are_a_barrier(self):
+        """Their scales, one per channel, would have to be sliced with them."""
+        builder = SequentialBuilder((6, 6, 2), np.random.default_rng(6)).conv(8).quantize_last_weights()
+        base = BaseModel(normalize(builder.conv(8).mean().dense(3, activation=0).build()))
+        quantised = base.channels.groups[1]
+        with pytest.raises(PlanError, match="int8 weights"):
+            base.emit([LayerCut(quantised.tensors[0], 8, np.array([0]))])
+        assert len(base.channels.prunable) == 1
+
     def test_a_file_that_is_not_normalised(self, network):
         with pytest.raises(ModelFileError, match="normalise it first"):
             BaseModel(network)

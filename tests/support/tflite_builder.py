@@ -102,6 +102,19 @@ class SequentialBuilder:
         known = {"MUL": (options.MulOptions, schema.MulOptionsT()), "ADD": (options.AddOptions, schema.AddOptionsT())}
         return self._operator(code, [constant], self._shape(), *known[kind])
 
+    def quantize_last_weights(self):
+        """Store the last layer's weights as int8 with a scale for each output channel, as dynamic-range files do."""
+        tensor = self.graph.tensors[self.graph.operators[-1].inputs[1]]
+        buffer = self.model.buffers[tensor.buffer]
+        values = np.frombuffer(bytes(buffer.data), np.float32).reshape(tensor.shape)
+        scales = np.abs(values).reshape(len(values), -1).max(axis=1) / 127
+        whole = np.rint(values / scales.reshape(-1, *[1] * (values.ndim - 1))).astype(np.int8)
+        buffer.data = np.frombuffer(whole.tobytes(), np.uint8)
+        tensor.type, tensor.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()
+        tensor.quantization.scale = scales.astype(np.float32)
+        tensor.quantization.zeroPoint = np.zeros(len(scales), np.int64)
+        return self
+
     def square(self):
         """Append an operator that slicing does not understand."""
         return self._operator(schema.BuiltinOperator.SQUARE, [], self._shape())
