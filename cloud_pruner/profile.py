@@ -7,7 +7,6 @@ is never searched with. `profiling` makes profiles; this module reads them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cloud_pruner.errors import ProfileError
-from edge_runtime.digests import digest_of
+from edge_runtime.digests import digest_of, digest_of_file
 from edge_runtime.errors import EdgeError
 from edge_runtime.flatmodel import BaseModel
 from edge_runtime.preprocessing import Preprocessing
@@ -218,12 +217,7 @@ def _checked_bytes(path: Path, expected: str) -> bytes:
 def _array(folder: Path, name: str, entry: Mapping[str, Any]) -> NDArray[Any]:
     path = folder / entry["file"]
     try:
-        with path.open("rb") as stream:
-            digest = (
-                hashlib.file_digest(stream, "sha256").hexdigest()
-                if hasattr(hashlib, "file_digest")
-                else digest_of(stream.read())
-            )
+        digest = digest_of_file(path)
     except OSError as error:
         raise ProfileError(f"{path}: cannot be read ({error.strerror}): make the profile again") from error
     if digest != entry["sha256"]:

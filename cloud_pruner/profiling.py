@@ -18,7 +18,7 @@ from cloud_pruner.errors import ImageDataError, ProfileError
 from cloud_pruner.images import split_per_class
 from cloud_pruner.profile import BASE_FILE, MANIFEST_FILE, PROFILE_VERSION, SPLITS, Profile
 from cloud_pruner.progress import no_progress
-from edge_runtime.digests import digest_of
+from edge_runtime.digests import digest_of_file
 from edge_runtime.durable import replace_folder
 from edge_runtime.flatmodel import BaseModel, extract, normalize
 from edge_runtime.flatmodel.channels import ELEMENTWISE
@@ -296,7 +296,7 @@ class _Measurement:
             "file": path.name,
             "dtype": array.dtype.name,
             "shape": list(array.shape),
-            "sha256": digest_of(np.memmap(path, mode="r").data),
+            "sha256": digest_of_file(path),
         }
 
 

@@ -125,7 +125,7 @@ class Searcher:
             progress(layer.name, number, len(layers))
             segment = self._emit(boundary, layer.boundary, cut)
             select = _run(segment, select)
-            if variant.folds:
+            if variant.ridge is not None:
                 fitting = _run(segment, fitting)
             trial = _Trial(self, layer, variant, fitting, image_weights)
             accepted, tried = trial.first_within(variant.candidates(layer, usage), select, judge)
@@ -135,7 +135,7 @@ class Searcher:
                 cut = accepted[1]
                 cuts.append(cut)
                 select = np.ascontiguousarray(select[..., cut.kept])
-                if variant.folds:
+                if variant.ridge is not None:
                     fitting = np.ascontiguousarray(fitting[..., cut.kept])
         progress("done", len(layers), len(layers))
         return SearchResult(
@@ -219,8 +219,8 @@ class _Trial:
         self._rest = searcher.part(layer.boundary, profile.base.graph.outputs[0])
         channels = profile.base.channels
         self._reader = channels.groups[channels.group_of(layer.output)].consumers[0].weight
-        self._ridge = getattr(variant, "ridge", 0.0)
-        self._moments = weighted_moments(fitting, image_weights) if variant.folds else None
+        self._ridge = variant.ridge
+        self._moments = None if variant.ridge is None else weighted_moments(fitting, image_weights)
 
     def first_within(
         self, candidates: Iterable[Candidate], select: NDArray[np.float32], judge: _Judge
@@ -237,7 +237,7 @@ class _Trial:
 
     def _cut(self, candidate: Candidate) -> LayerCut:
         cut = LayerCut(self._layer.boundary, self._layer.units, candidate.kept)
-        if self._moments is None:
+        if self._moments is None or self._ridge is None:
             return cut
         fold = fit_fold(self._moments, cut.kept, cut.pruned, self._ridge, self._reader)
         return LayerCut(cut.tensor, cut.units, cut.kept, (fold,))

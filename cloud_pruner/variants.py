@@ -51,8 +51,8 @@ class Variant(Protocol):
     name: ClassVar[str]
 
     @property
-    def folds(self) -> bool:
-        """Whether pruned units are predicted from kept ones."""
+    def ridge(self) -> float | None:
+        """Regularisation with which pruned units are predicted from kept ones; None where nothing is folded."""
 
     def candidates(self, layer: LayerProfile, usage: Usage) -> Iterator[Candidate]:
         """Yield the cuts of `layer` to try, the most daring first.
@@ -74,7 +74,7 @@ class Weighted:
     name: ClassVar[str] = "W"
     start: float = 0.4
     step: float = 0.025
-    folds: ClassVar[bool] = False
+    ridge: ClassVar[None] = None
 
     def candidates(self, layer: LayerProfile, usage: Usage) -> Iterator[Candidate]:
         """Yield a cut for each threshold."""
@@ -102,7 +102,6 @@ class LinearFolding:
     start: float = 0.95
     step: float = 0.05
     ridge: float = 0.02
-    folds: ClassVar[bool] = True
 
     def candidates(self, layer: LayerProfile, usage: Usage) -> Iterator[Candidate]:
         """Yield a cut for each share."""

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING, Final
 
 from edge_runtime.errors import DigestError
 
-__all__ = ["check_digest", "digest_of"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["check_digest", "digest_of", "digest_of_file"]
+
+_PIECE: Final = 1 << 20
 
 
 def digest_of(content: bytes | bytearray | memoryview) -> str:
     """Return the sha256 of `content` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the sha256 of a file, which may be larger than memory.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def check_digest(content: bytes | bytearray | memoryview, expected: str, what: str) -> None:

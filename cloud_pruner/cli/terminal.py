@@ -7,26 +7,34 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cloud_pruner.progress import Progress
 
 __all__ = ["print_json", "print_table", "progress_bar"]
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(title: str) -> Iterator[Progress]:
     """Show a progress bar on stderr, where that is a terminal; yields what to call with (what, done, total)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(title, total=None)
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )
+    console, hidden = Console(stderr=True), not sys.stderr.isatty()
+    with rich_progress.Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task(title, total=None)
 
         def show(what: str, done: int, total: int) -> None:
-            progress.update(task, description=f"{title}: {what}", completed=done, total=total)
+            bar.update(task, description=f"{title}: {what}", completed=done, total=total)
 
         yield show
 

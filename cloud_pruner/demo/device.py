@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
@@ -21,18 +21,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from cloud_pruner.progress import Progress
     from edge_runtime.slots import StoredModel
 
-__all__ = ["AUDIT_EVERY", "PERIOD", "Device", "Mark", "Progress", "Swap", "Timeline"]
+__all__ = ["AUDIT_EVERY", "PERIOD", "Device", "Mark", "Swap", "Timeline"]
 
 PERIOD: Final = 200
 """Counted predictions in a monitoring period of the demo's devices."""
 
 AUDIT_EVERY: Final = 3
 """While a cut serves, every third image is audited: more than a device in the field needs; the demo is short."""
-
-Progress: TypeAlias = "Callable[[str, int, int], None]"
-"""What the waits call now and then, with (what, done, total)."""
 
 _RETRY_S: Final = 0.5
 _LOOK_EVERY: Final = 5

@@ -15,12 +15,12 @@ from cloud_pruner.profiling import ProfileSettings, build_profile
 from edge_runtime.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from cloud_pruner.profile import Profile
+    from cloud_pruner.progress import Progress
 
 __all__ = ["DEPTH", "IMAGES", "PREPROCESSING", "DigitImages", "load_images", "make_profile", "train"]
 
@@ -85,7 +85,7 @@ def load_images(seed: int) -> DigitImages:
     return DigitImages(images(parts["train"]), images(parts["held out"]), images(rest))
 
 
-def train(images: ImageSet, path: Path, seed: int, progress: Callable[[str, int, int], None]) -> None:
+def train(images: ImageSet, path: Path, seed: int, progress: Progress) -> None:
     """Train a network on `images` and save it as `path`, a `.keras` file; `progress` is called after each epoch."""
     import keras  # noqa: PLC0415 - seconds to import
     import tensorflow as tf  # noqa: PLC0415 - likewise
@@ -147,9 +147,7 @@ def _network(keras: Any, classes: int) -> Any:
     )
 
 
-def make_profile(
-    trained: Path, images: DigitImages, folder: Path, progress: Callable[[str, int, int], None]
-) -> Profile:
+def make_profile(trained: Path, images: DigitImages, folder: Path, progress: Progress) -> Profile:
     """Convert the trained network and profile it, into `folder`."""
     base = folder / "base.tflite"
     convert(trained, base, images=images.train, preprocessing=PREPROCESSING)

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from rich import box
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from cloud_pruner.demo.summary import Phase, Summary
+    from cloud_pruner.progress import Progress
 
 __all__ = ["FROM", "Teller"]
 
@@ -38,15 +39,19 @@ class Teller:
         self._console.print(line, markup=False, soft_wrap=True)
 
     @contextmanager
-    def bar(self, title: str) -> Iterator[Callable[[str, int, int], None]]:
+    def bar(self, title: str) -> Iterator[Progress]:
         """Show a progress bar on a terminal; yields what to call with (what, done, total)."""
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        columns = (
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(),
+            rich_progress.TimeElapsedColumn(),
+        )
         hidden = not self._console.is_terminal
-        with Progress(*columns, console=self._console, transient=True, disable=hidden) as progress:
-            task = progress.add_task(title, total=None)
+        with rich_progress.Progress(*columns, console=self._console, transient=True, disable=hidden) as bar:
+            task = bar.add_task(title, total=None)
 
             def show(what: str, done: int, total: int) -> None:
-                progress.update(task, description=f"{title}: {done} of {total} {what}", completed=done, total=total)
+                bar.update(task, description=f"{title}: {done} of {total} {what}", completed=done, total=total)
 
             yield show
 

@@ -114,17 +114,7 @@ class Graph:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     subgraphs: int
-    description: str
     metadata: Mapping[str, bytes]
-
-    @cached_property
-    def consumers(self) -> dict[int, list[Operator]]:
-        """Tensor index -> the operators that read it, in file order."""
-        readers: dict[int, list[Operator]] = {}
-        for operator in self.operators:
-            for tensor in set(operator.inputs):
-                readers.setdefault(tensor, []).append(operator)
-        return readers
 
     @cached_property
     def producer(self) -> dict[int, Operator]:
@@ -179,7 +169,6 @@ def _read(reader: Reader) -> Graph:
         inputs=main.ints(SubGraphField.INPUTS),
         outputs=main.ints(SubGraphField.OUTPUTS),
         subgraphs=len(subgraphs),
-        description=model.text(ModelField.DESCRIPTION),
         metadata={
             entry.text(MetadataField.NAME): _metadata(entry, buffers) for entry in model.tables(ModelField.METADATA)
         },

@@ -14,8 +14,6 @@ __all__ = [
     "FILE_IDENTIFIER",
     "OPERATOR_NAMES",
     "OPTIONS",
-    "PADDINGS",
-    "PLACEHOLDER_FOR_GREATER_OP_CODES",
     "TENSOR_DTYPES",
     "BufferField",
     "MetadataField",
@@ -100,7 +98,6 @@ TENSOR_DTYPES: Final[dict[int, np.dtype[np.generic]]] = {
     }.items()
 }
 
-PADDINGS: Final = ("SAME", "VALID")
 ACTIVATIONS: Final = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
 
 # The options that slicing and costing look at: operator -> (name, byte width, default) of each leading field of its
@@ -126,8 +123,6 @@ OPTIONS: Final[dict[str, tuple[tuple[str, int, int], ...]]] = {
     "CONCATENATION": (("axis", 4, 0), ("activation", 1, 0)),
     "MEAN": (("keep_dims", 1, 0),),
 }
-
-PLACEHOLDER_FOR_GREATER_OP_CODES: Final = 127
 
 # `BuiltinOperator`, by number.
 OPERATOR_NAMES: Final[tuple[str, ...]] = tuple(

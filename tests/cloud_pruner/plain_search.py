@@ -49,7 +49,7 @@ def _candidates(layer, usage, variant):
 
 def _cut(profile, layer, kept, cuts, images, usage, variant):
     cut = LayerCut(layer.boundary, layer.units, kept)
-    if not variant.folds or len(kept) == layer.units:
+    if variant.ridge is None or len(kept) == layer.units:
         return cut
     inputs, labels = images
     graph = profile.base.graph
