@@ -56,7 +56,7 @@ class Personalized:
 
     manifest: Manifest
     plan: bytes
-    model: bytes
+    model: memoryview
     held_out: dict[str, ClassFigures]
     layers: dict[str, tuple[int, int]]
     seconds: float

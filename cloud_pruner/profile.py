@@ -169,9 +169,9 @@ def _open(folder: Path, manifest: dict[str, Any], digest: str) -> Profile:
         )
     arrays = {name: _array(folder, name, entry) for name, entry in manifest["arrays"].items()}
     base_path = folder / manifest["base"]["file"]
-    content = _checked_bytes(base_path, manifest["base"]["digest"])
+    _check_file(base_path, manifest["base"]["digest"], "the base model")
     try:
-        base = BaseModel(content, name=str(base_path))
+        base = BaseModel.open(base_path)
         preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
     except EdgeError as error:
         raise ProfileError(f"{folder}: {error}") from error
@@ -204,26 +204,18 @@ def _open(folder: Path, manifest: dict[str, Any], digest: str) -> Profile:
     )
 
 
-def _checked_bytes(path: Path, expected: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ProfileError(f"{path}: cannot be read ({error.strerror}): make the profile again") from error
-    if digest_of(content) != expected:
-        raise ProfileError(f"{path}: damaged (its digest is not the manifest's): make the profile again")
-    return content
-
-
-def _array(folder: Path, name: str, entry: Mapping[str, Any]) -> NDArray[Any]:
-    path = folder / entry["file"]
+def _check_file(path: Path, expected: str, what: str) -> None:
     try:
         digest = digest_of_file(path)
     except OSError as error:
         raise ProfileError(f"{path}: cannot be read ({error.strerror}): make the profile again") from error
-    if digest != entry["sha256"]:
-        raise ProfileError(
-            f"{path}: array '{name}' is damaged (its digest is not the manifest's): make the profile again"
-        )
+    if digest != expected:
+        raise ProfileError(f"{path}: {what} is damaged (its digest is not the manifest's): make the profile again")
+
+
+def _array(folder: Path, name: str, entry: Mapping[str, Any]) -> NDArray[Any]:
+    path = folder / entry["file"]
+    _check_file(path, entry["sha256"], f"array '{name}'")
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     if list(array.shape) != entry["shape"] or array.dtype.name != entry["dtype"]:
         raise ProfileError(

@@ -143,7 +143,7 @@ def prunable_layers(base: BaseModel, depth: int | None) -> list[LayerTensors]:
             if graph.producer[tensor].kind in ELEMENTWISE and graph.producer[tensor].inputs[0] == output:
                 output = tensor
         reader = group.consumers[0].tensor
-        flattened = base.channels.axes[reader][len(graph.tensors[reader].shape) - 1].positions > 1
+        flattened = any(len(labels) > group.units for labels in channels.axes[reader].values())
         boundary = graph.producer[reader].inputs[0] if flattened else reader
         layers.append(
             LayerTensors(

@@ -172,7 +172,7 @@ class Searcher:
             self._parts[source, target] = BaseModel(content, inputs_are_cut=True, name="part of the base model")
         return self._parts[source, target]
 
-    def _emit(self, source: int, target: int, cut: LayerCut | None) -> bytes:
+    def _emit(self, source: int, target: int, cut: LayerCut | None) -> memoryview:
         return self.part(source, target).emit([] if cut is None else [cut])
 
 
@@ -260,7 +260,7 @@ def _gather(split: Split, usage: Usage) -> tuple[NDArray[np.float32], NDArray[np
     return images, np.concatenate(weights)
 
 
-def _run(content: bytes, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def _run(content: memoryview, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     outputs: NDArray[np.float32] = LoadedModel(content, batch=min(len(inputs), 64), name="part of the base model").run(
         inputs
     )[0]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["replace_folder", "sync_folder", "write_durably"]
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes | memoryview) -> None:
     """Replace the file `path` by `content` in one atomic step, and wait until it has reached the disk.
 
     Raises

@@ -50,7 +50,7 @@ class StoredModel:
     """
 
     manifest: Manifest
-    content: bytes
+    content: bytes | memoryview
 
     def __post_init__(self) -> None:
         check_digest(self.content, self.manifest.digest, "model")

@@ -257,7 +257,7 @@ class PersonalizeAnswer:
 
     manifest: Manifest
     plan: bytes
-    model: bytes | None
+    model: bytes | memoryview | None
 
     def to_bytes(self) -> bytes:
         """Encode as msgpack."""

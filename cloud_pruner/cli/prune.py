@@ -14,7 +14,7 @@ from cloud_pruner.requests import PruneRequest
 from cloud_pruner.variants import VARIANTS
 from edge_runtime.digests import digest_of
 from edge_runtime.durable import write_durably
-from edge_runtime.flatmodel import normalize
+from edge_runtime.flatmodel import normalize, read_graph
 from hwmodel import compare, estimate
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _print(answer: Personalized, profile: Profile) -> None:
         ("layer", "units", "kept"),
         [(name, str(units), str(kept)) for name, (units, kept) in answer.layers.items()],
     )
-    ratios = compare(estimate(profile.base.graph), estimate(answer.model)).ratios
+    ratios = compare(estimate(profile.base.graph), estimate(read_graph(answer.model))).ratios
     print(
         f"relative size {manifest.relative_size:.3f} ({manifest.parameters:,} parameters, {manifest.bytes:,} bytes), "
         f"relative MACs {ratios['macs']:.3f}, relative energy {ratios['energy']:.3f}, plan {len(answer.plan):,} bytes"

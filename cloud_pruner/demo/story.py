@@ -230,7 +230,7 @@ class _Story:
                 seconds=seconds,
                 requests=self.timeline.answered - answered,
                 failed=self.timeline.failed - failed,
-                figures=self._meter.measure(serving.content, interests),
+                figures=self._meter.measure(bytes(serving.content), interests),
             )
         )
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from edge_runtime.flatmodel.channels import AxisUse, ChannelGroup, Channels, Consumer, find_channels
+from edge_runtime.flatmodel.channels import ChannelGroup, Channels, Consumer, find_channels
 from edge_runtime.flatmodel.graph import Graph, Operator, Quantization, Tensor, read_graph
 from edge_runtime.flatmodel.normalize import extract, normalize
 from edge_runtime.flatmodel.plan import Fold, LayerCut, PruningPlan
 from edge_runtime.flatmodel.slicing import BaseModel
 
 __all__ = [
-    "AxisUse",
     "BaseModel",
     "ChannelGroup",
     "Channels",

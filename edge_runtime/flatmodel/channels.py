@@ -1,9 +1,10 @@
 """Which channels of a graph must be kept or pruned together, and where each of them shows.
 
-A *channel group* is a set of units that share one kept set: the output channels of a layer and everything that only
-hands them on (pooling, ReLU, flattening). The analysis walks the operators in order and gives every axis that carries
-such channels, of activations and of constants alike, an `AxisUse`. Slicing then needs to know nothing of operators: it
-gathers along those axes.
+A *channel group* is a set of units that are produced together: the output channels of a layer, with those of the layers
+that they are added to or multiplied with (a residual stream is one group). A unit is pruned everywhere or nowhere. The
+analysis walks the operators in order (`channel_walk`, with a rule for each kind of operator in `channel_rules`) and
+says for every axis that carries channels, of activations and of constants alike, which unit each index is. Slicing then
+needs to know nothing of operators: it gathers along those axes.
 
 An operator that is not understood is a barrier: the channels that reach it, and those that leave it, stay. Nothing is
 sliced by guess.
@@ -11,43 +12,24 @@ sliced by guess.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable  # noqa: TC003 - the table of rules is annotated at run time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge_runtime.errors import PlanError
+from edge_runtime.flatmodel.channel_rules import ELEMENTWISE, RULES
+from edge_runtime.flatmodel.channel_walk import STAYS, Barrier, ChannelWalk, Consumer
 
 if TYPE_CHECKING:
-    from edge_runtime.flatmodel.graph import Graph, Operator
+    from collections.abc import Mapping
 
-__all__ = ["ELEMENTWISE", "AxisUse", "ChannelGroup", "Channels", "Consumer", "find_channels"]
+    from numpy.typing import NDArray
 
+    from edge_runtime.flatmodel.channel_walk import Labels
+    from edge_runtime.flatmodel.graph import Graph
 
-@dataclass(frozen=True, slots=True)
-class AxisUse:
-    """An axis made of a group's channels, repeated.
-
-    Its index is `position * units + channel` (1 position, but for a flattened map).
-    """
-
-    group: int
-    positions: int
-
-
-@dataclass(frozen=True, slots=True)
-class Consumer:
-    """A layer that multiplies a group's channels.
-
-    Operator `operator` reads `tensor` and has `weight` and `bias` (tensor indices).
-    """
-
-    operator: int
-    tensor: int
-    weight: int
-    bias: int
+__all__ = ["ELEMENTWISE", "STAYS", "ChannelGroup", "Channels", "Consumer", "find_channels"]
 
 
 @dataclass(slots=True)
@@ -56,10 +38,10 @@ class ChannelGroup:
 
     Attributes
     ----------
-    units
-        How many there are.
+    first, units
+        Its units are number `first` to `first + units - 1` of the graph's units.
     tensors
-        The activations that carry them, in the order in which they are computed.
+        The activations whose channels are units of this group alone, in the order in which they are computed.
     producers
         Operators whose own output channels they are.
     consumers
@@ -68,6 +50,7 @@ class ChannelGroup:
         Why none may be pruned, in words; empty where any may.
     """
 
+    first: int
     units: int
     tensors: list[int] = field(default_factory=list)
     producers: list[int] = field(default_factory=list)
@@ -77,7 +60,7 @@ class ChannelGroup:
     @property
     def prunable(self) -> bool:
         """Whether units of the group may be pruned: nothing speaks against it, and there is a layer that reads them."""
-        return not self.barriers and bool(self.consumers)
+        return not self.barriers and bool(self.consumers) and bool(self.tensors)
 
 
 @dataclass(frozen=True)
@@ -88,33 +71,43 @@ class Channels:
     ----------
     groups
         In the order in which their first tensor is computed.
+    units
+        Units of all groups.
     axes
-        Tensor index -> axis -> what that axis is made of; of activations and constants.
-    shape_values
-        Tensor index of a reshape's target shape -> which of its elements is such an axis.
+        Tensor index -> axis -> `(length,) int32`: the unit of each index, or `STAYS`; of activations and constants.
+    counts
+        Tensor index of a shape, or of amounts, begins and ends -> index of an element -> `(n,) int32`: the element is
+        how many of these units are kept.
     """
 
     groups: tuple[ChannelGroup, ...]
-    axes: dict[int, dict[int, AxisUse]]
-    shape_values: dict[int, dict[int, AxisUse]]
+    units: int
+    axes: Mapping[int, Mapping[int, Labels]]
+    counts: Mapping[int, Mapping[int, Labels]]
 
     def group_of(self, tensor: int) -> int:
-        """Return the index of the group whose channels are the last axis of activation `tensor`.
+        """Return the index of the group whose channels activation `tensor` carries.
 
         Raises
         ------
         PlanError
-            The tensor carries no channels of a group.
+            The tensor carries no channels of a group, or those of several.
         """
         for number, group in enumerate(self.groups):
             if tensor in group.tensors:
                 return number
-        raise PlanError(f"tensor {tensor} carries no channels that could be pruned")
+        raise PlanError(f"tensor {tensor} carries no channels that could be pruned, or those of several groups")
 
     @property
     def prunable(self) -> list[int]:
         """Indices of the groups that may be pruned, in order of computation."""
         return [number for number, group in enumerate(self.groups) if group.prunable]
+
+    def units_on(self, tensor: int, axis: int, group: ChannelGroup) -> NDArray[np.int64]:
+        """Return the units of `group`, `(n,)`, numbered within it and ascending, that an axis of `tensor` carries."""
+        units = np.unique(self.axes[tensor][axis]).astype(np.int64) - group.first
+        carried: NDArray[np.int64] = units[(units >= 0) & (units < group.units)]
+        return carried
 
 
 def find_channels(graph: Graph, *, inputs_are_cut: bool = False) -> Channels:
@@ -122,213 +115,106 @@ def find_channels(graph: Graph, *, inputs_are_cut: bool = False) -> Channels:
 
     `inputs_are_cut` says that the graph's inputs are boundary activations, whose channels may be pruned like any
     other; the channels of a whole model's input (colours) may not.
+
+    Raises
+    ------
+    ModelFileError
+        The shapes in the file contradict each other.
     """
-    walk = _Walk(graph)
+    walk = ChannelWalk(graph)
     for tensor in graph.inputs:
-        walk.fresh(tensor, barrier=None if inputs_are_cut else "network input")
+        shape = graph.tensors[tensor].shape
+        if inputs_are_cut and len(shape) >= 2:
+            walk.carry(tensor, len(shape) - 1, walk.new_units(shape[-1]))
     for operator in graph.operators:
-        _RULES.get(operator.kind, _unknown)(walk, operator)
+        rule = RULES.get(operator.kind)
+        try:
+            if rule is None:
+                raise Barrier("is not understood")  # noqa: TRY301 - treated like what rules raise
+            rule(walk, operator)
+        except Barrier as barrier:
+            walk.bar_operator(operator, str(barrier))
     for tensor in graph.outputs:
         walk.bar(tensor, "network output")
-    return walk.result()
+    return _assemble(walk)
 
 
-# Ranks of the weights of layers: `[O, kh, kw, I]` and `[O, I]`.
-_WEIGHT_RANKS: Final = {"CONV_2D": 4, "FULLY_CONNECTED": 2}
-
-# Element-wise operators of one input: they hand every channel on.
-ELEMENTWISE: Final = (
-    "RELU",
-    "RELU6",
-    "RELU_N1_TO_1",
-    "RELU_0_TO_1",
-    "LEAKY_RELU",
-    "ELU",
-    "TANH",
-    "LOGISTIC",
-    "HARD_SWISH",
-    "GELU",
-)
-
-
-class _Walk:
-    """The state of one analysis: groups so far, and which axis belongs to which."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.groups: list[ChannelGroup] = []
-        self.axes: dict[int, dict[int, AxisUse]] = {}
-        self.shape_values: dict[int, dict[int, AxisUse]] = {}
-        self._users: dict[int, int] = {}
-        for operator in graph.operators:
-            for tensor in operator.inputs:
-                self._users[tensor] = self._users.get(tensor, 0) + 1
-
-    def result(self) -> Channels:
-        """Return what was found."""
-        return Channels(tuple(self.groups), self.axes, self.shape_values)
-
-    def fresh(self, tensor: int, *, barrier: str | None = None, producer: int | None = None) -> None:
-        """Open a new group: the channels (last axis) of activation `tensor`."""
-        shape = self.graph.tensors[tensor].shape
-        if len(shape) < 2:
-            return
-        group = ChannelGroup(units=shape[-1], tensors=[tensor])
-        if barrier is not None:
-            group.barriers.append(barrier)
-        if producer is not None:
-            group.producers.append(producer)
-        self.groups.append(group)
-        self.axes[tensor] = {len(shape) - 1: AxisUse(len(self.groups) - 1, 1)}
-
-    def use(self, tensor: int) -> AxisUse | None:
-        """Return what the last axis of an activation is made of."""
-        axes = self.axes.get(tensor)
-        return None if axes is None else next(iter(axes.values()))
-
-    def bar(self, tensor: int, reason: str) -> None:
-        """Keep every channel of the activation `tensor`."""
-        use = self.use(tensor)
-        if use is not None and reason not in self.groups[use.group].barriers:
-            self.groups[use.group].barriers.append(reason)
-
-    def hand_on(self, source: int, target: int, positions: int | None = None) -> None:
-        """Let `target`'s last axis carry the channels of `source`, each at `positions` places (None: as before)."""
-        use = self.use(source)
-        if use is None:
-            return
-        shape = self.graph.tensors[target].shape
-        use = AxisUse(use.group, use.positions if positions is None else positions)
-        self.axes[target] = {len(shape) - 1: use}
-        self.groups[use.group].tensors.append(target)
-
-    def own_constant(self, tensor: int) -> bool:
-        """Whether `tensor` is a constant that numpy can slice and that has no other reader."""
-        return self.graph.tensors[tensor].data is not None and self._users[tensor] == 1
-
-    def slice_constant(self, tensor: int, axis: int, use: AxisUse | None) -> None:
-        if use is not None:
-            self.axes.setdefault(tensor, {})[axis] = use
+def _assemble(walk: ChannelWalk) -> Channels:
+    numbering = _Numbering(walk)
+    for tensor, carried in walk.carried.items():
+        owners = numbering.groups_of(carried.labels)
+        if len(owners) == 1 and (carried.labels >= 0).all():
+            owners[0].tensors.append(tensor)
+    for labels, consumer in walk.consumers:
+        for group in numbering.groups_of(labels):
+            group.consumers.append(consumer)
+    for labels, reason in (*walk.bars, (numbering.with_what_stays, "is combined with channels that stay")):
+        for group in numbering.groups_of(labels):
+            if reason not in group.barriers:
+                group.barriers.append(reason)
+    axes = {tensor: {carried.axis: carried.labels} for tensor, carried in walk.carried.items()} | walk.sliced
+    return Channels(
+        groups=tuple(numbering.groups.values()),
+        units=sum(group.units for group in numbering.groups.values()),
+        axes=numbering.renumbered(axes),
+        counts=numbering.renumbered(walk.counts),
+    )
 
 
-def _unknown(walk: _Walk, operator: Operator, reason: str | None = None) -> None:
-    reason = reason or f"{operator.kind} is not understood"
-    for tensor in operator.inputs:
-        walk.bar(tensor, f"{reason} (operator {operator.index})")
-    for tensor in operator.outputs:
-        walk.fresh(tensor, barrier=f"{reason} (operator {operator.index})")
+class _Numbering:
+    """The final numbers of units: coupled ones share one, and those of a group follow each other."""
+
+    def __init__(self, walk: ChannelWalk) -> None:
+        empty = np.zeros(0, np.int32)
+        first = np.concatenate([empty, *(pair[0] for pair in walk.couplings)])
+        second = np.concatenate([empty, *(pair[1] for pair in walk.couplings)])
+        both = (first >= 0) & (second >= 0)
+        self.with_what_stays = np.concatenate([first[~both], second[~both]])
+        first, second = first[both], second[both]
+        representative = _components(walk.units, first, second)
+        source_of = np.repeat(np.arange(len(walk.sources)), [source.count for source in walk.sources])
+        group_of_source = _components(len(walk.sources), source_of[first], source_of[second])
+        self._group_of_unit = group_of_source[source_of]
+        self._final = np.full(walk.units + 1, STAYS, dtype=np.int32)  # the last one answers for STAYS
+        self._renumbered: dict[int, Labels] = {}
+        self.groups: dict[int, ChannelGroup] = {}
+        numbered = 0
+        for number in dict.fromkeys(self._group_of_unit.tolist()):
+            members = np.flatnonzero((self._group_of_unit == number) & (representative == np.arange(walk.units)))
+            self._final[members] = np.arange(numbered, numbered + len(members))
+            self.groups[number] = ChannelGroup(first=numbered, units=len(members))
+            numbered += len(members)
+        self._final[:-1] = self._final[representative]
+        for source, number in zip(walk.sources, group_of_source.tolist(), strict=True):
+            if source.producer is not None and source.count:
+                self.groups[number].producers.append(source.producer)
+
+    def groups_of(self, labels: Labels) -> list[ChannelGroup]:
+        """Return the groups that have units among `labels`."""
+        return [self.groups[number] for number in np.unique(self._group_of_unit[labels[labels >= 0]]).tolist()]
+
+    def renumbered(self, arrays: Mapping[int, Mapping[int, Labels]]) -> dict[int, dict[int, Labels]]:
+        """Return the same with final numbers."""
+        return {
+            tensor: {place: self._renumber(labels) for place, labels in of_tensor.items()}
+            for tensor, of_tensor in arrays.items()
+        }
+
+    def _renumber(self, labels: Labels) -> Labels:
+        # Tensors that share one array of labels go on sharing it: slicing works it out once.
+        if id(labels) not in self._renumbered:
+            self._renumbered[id(labels)] = self._final[labels]
+        return self._renumbered[id(labels)]
 
 
-def _mixes(walk: _Walk, operator: Operator) -> None:
-    _unknown(walk, operator, f"{operator.kind} mixes the channels")
-
-
-def _layer(walk: _Walk, operator: Operator) -> None:
-    """CONV_2D `[O, kh, kw, I]` and FULLY_CONNECTED `[O, I]`: own channels on axis 0, the input's on the last axis."""
-    source, weight, bias = operator.input(0), operator.input(1), operator.input(2)
-    target = operator.outputs[0]
-    tensors = walk.graph.tensors
-    use = walk.use(source)
-    if weight < 0 or not walk.own_constant(weight) or (bias >= 0 and not walk.own_constant(bias)):
-        _unknown(walk, operator, f"{operator.kind} computes or shares its weights")
-        return
-    if tensors[weight].dtype != np.float32:
-        _unknown(walk, operator, f"{operator.kind} has {tensors[weight].dtype} weights")
-        return
-    rank = _WEIGHT_RANKS[operator.kind]
-    shape = tensors[weight].shape
-    if len(shape) != rank or (bias >= 0 and tensors[bias].shape != shape[:1]):
-        _unknown(walk, operator, f"{operator.kind} has weights of shape {shape} and a bias that does not fit them")
-        return
-    # A dense layer may flatten its input by itself, and a convolution may be grouped: then these differ.
-    if tensors[source].shape[-1:] != shape[-1:] or tensors[target].shape[-1:] != shape[:1]:
-        _unknown(walk, operator, f"{operator.kind} is grouped or reshapes its input")
-        return
-    if operator.options.get("weights_format"):
-        _unknown(walk, operator, f"{operator.kind} has shuffled weights")
-        return
-    walk.fresh(target, producer=operator.index)
-    own = walk.use(target)
-    walk.slice_constant(weight, 0, own)
-    walk.slice_constant(weight, len(shape) - 1, use)
-    if bias >= 0:
-        walk.slice_constant(bias, 0, own)
-    if use is not None:
-        walk.groups[use.group].consumers.append(Consumer(operator.index, source, weight, bias))
-
-
-def _pass_through(walk: _Walk, operator: Operator) -> None:
-    source, target = operator.input(0), operator.outputs[0]
-    if walk.graph.tensors[source].shape[-1:] != walk.graph.tensors[target].shape[-1:]:
-        _unknown(walk, operator, f"{operator.kind} changes the number of channels")
-        return
-    walk.hand_on(source, target)
-
-
-def _flatten(walk: _Walk, operator: Operator) -> None:
-    """RESHAPE of `(n, ..., channels)` to `(n, everything)`; any other reshape is a barrier."""
-    source, target = operator.input(0), operator.outputs[0]
-    before, after = walk.graph.tensors[source].shape, walk.graph.tensors[target].shape
-    shape_tensor = operator.input(1)
-    target_shape = walk.graph.tensors[shape_tensor].data if shape_tensor >= 0 else None
-    use = walk.use(source)
-    flattens = len(after) == 2 and len(before) >= 2 and after[1] == math.prod(before[1:])
-    fits = target_shape is not None and target_shape.shape == (2,) and walk.own_constant(shape_tensor)
-    if use is None or use.positions != 1 or not flattens or not fits:
-        _unknown(walk, operator, "RESHAPE is not a plain flatten")
-        return
-    positions = math.prod(before[1:-1])
-    walk.hand_on(source, target, positions)
-    walk.shape_values[shape_tensor] = {1: AxisUse(use.group, positions)}
-
-
-def _with_constant(walk: _Walk, operator: Operator) -> None:
-    """ADD, SUB, MUL or DIV with a constant of one number, or one per channel, as batch normalisation leaves them."""
-    tensors = walk.graph.tensors
-    constants = [tensor for tensor in operator.inputs if tensors[tensor].is_constant]
-    sources = [tensor for tensor in operator.inputs if not tensors[tensor].is_constant]
-    if len(constants) != 1 or len(sources) != 1:
-        _unknown(walk, operator, f"{operator.kind} of two activations is not understood")
-        return
-    (constant,), (source,), target = constants, sources, operator.outputs[0]
-    values, shape = tensors[constant], tensors[source].shape
-    per_channel = values.shape[-1:] == shape[-1:] and values.size == shape[-1]
-    use = walk.use(source)
-    if shape != tensors[target].shape or not (values.size == 1 or per_channel) or (use and use.positions != 1):
-        _unknown(walk, operator, f"{operator.kind} with a constant of shape {values.shape}")
-        return
-    if values.size > 1:
-        if not walk.own_constant(constant) or values.dtype != np.float32:
-            _unknown(walk, operator, f"{operator.kind} shares its constant, or has one of {values.dtype}")
-            return
-        walk.slice_constant(constant, len(values.shape) - 1, use)
-    walk.hand_on(source, target)
-
-
-def _global_pool(walk: _Walk, operator: Operator) -> None:
-    """MEAN or REDUCE_MAX over height and width hands the channels on."""
-    source, axes = operator.input(0), walk.graph.tensors[operator.input(1)].data
-    rank = len(walk.graph.tensors[source].shape)
-    if rank < 2 or axes is None or axes.dtype.kind != "i":
-        _unknown(walk, operator, f"{operator.kind} over axes that are not stated")
-        return
-    if {0, rank - 1} & {int(axis) % rank for axis in axes.ravel()}:
-        _unknown(walk, operator, f"{operator.kind} runs over channels or batch")
-        return
-    _pass_through(walk, operator)
-
-
-_RULES: Final[dict[str, Callable[[_Walk, Operator], None]]] = {
-    "CONV_2D": _layer,
-    "FULLY_CONNECTED": _layer,
-    "MAX_POOL_2D": _pass_through,
-    "AVERAGE_POOL_2D": _pass_through,
-    "RESHAPE": _flatten,
-    "MEAN": _global_pool,
-    "REDUCE_MAX": _global_pool,
-    **dict.fromkeys(("ADD", "SUB", "MUL", "DIV"), _with_constant),
-    "SOFTMAX": _mixes,
-    "LOG_SOFTMAX": _mixes,
-    "L2_NORMALIZATION": _mixes,
-    **dict.fromkeys(ELEMENTWISE, _pass_through),
-}
+def _components(count: int, first: NDArray[np.integer], second: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return for each of `count` nodes the smallest node that edges `first[i] - second[i]` connect it with."""
+    smallest = np.arange(count)
+    while True:
+        low = np.minimum(smallest[first], smallest[second])
+        before = smallest.copy()
+        np.minimum.at(smallest, before[first], low)
+        np.minimum.at(smallest, before[second], low)
+        smallest = smallest[smallest]
+        if np.array_equal(smallest, before):
+            return smallest

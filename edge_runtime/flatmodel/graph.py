@@ -37,12 +37,24 @@ __all__ = ["Graph", "Operator", "Quantization", "Tensor", "read_graph"]
 class Quantization:
     """Affine quantisation: `real = scale * (stored - zero_point)`, per tensor (length 1) or per slice of `axis`.
 
-    `scales` float32 and `zero_points` int64 are the vectors in the file, or None where it has none.
+    `scales` float32 and `zero_points` int64 are the vectors in the file; `zero_points` is None where it has none.
     """
 
-    scales: Vector | None
+    scales: Vector
     zero_points: Vector | None
     axis: int
+
+    @property
+    def count(self) -> int:
+        """How many scales there are."""
+        return self.scales.length
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether there is one scale, or one for each index along `axis` of a tensor of this shape; zero points too."""
+        zero_points = 0 if self.zero_points is None else self.zero_points.length
+        if zero_points not in (0, 1, self.count):
+            return False
+        return self.count == 1 or (0 <= self.axis < len(shape) and shape[self.axis] == self.count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +66,10 @@ class Tensor:
     dtype
         None for kinds that numpy has no view for; such tensors are never sliced.
     data
-        The constant's values, `shape` `dtype`, a view of the file; None for an activation.
+        The constant's values, `shape` `dtype`, a view of the file; None for an activation, and for a constant that is
+        stored in a form of its own (4-bit, sparse, strings).
+    stored
+        The constant's bytes as they lie in the file; None for an activation.
     buffer
         Index of the tensor's buffer in the file.
     shape_at, signature_at
@@ -66,6 +81,7 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic] | None
     data: NDArray[Any] | None
+    stored: memoryview | None
     buffer: int
     quantization: Quantization | None
     shape_at: int | None
@@ -74,7 +90,7 @@ class Tensor:
     @property
     def is_constant(self) -> bool:
         """Whether the file holds the tensor's values."""
-        return self.data is not None
+        return self.stored is not None
 
     @property
     def size(self) -> int:
@@ -197,12 +213,15 @@ def _tensor(index: int, table: Table, buffers: list[Table]) -> Tensor:
         raise ModelFileError(f"damaged .tflite: tensor {index} has the shape {shape}")
     if signature is not None and signature.length != len(shape):
         signature = None
+    stored = _stored(buffers[buffer])
+    is_plain = stored is not None and dtype is not None and table.at(TensorField.SPARSITY) is None
     return Tensor(
         index=index,
         name=table.text(TensorField.NAME),
         shape=shape,
         dtype=dtype,
-        data=_constant(index, shape, dtype, buffers[buffer]),
+        data=_values(index, shape, dtype, stored) if is_plain and stored is not None and dtype is not None else None,
+        stored=stored,
         buffer=buffer,
         quantization=_quantization(table.table(TensorField.QUANTIZATION)),
         shape_at=shape_vector.start if shape_vector is not None else None,
@@ -210,21 +229,21 @@ def _tensor(index: int, table: Table, buffers: list[Table]) -> Tensor:
     )
 
 
-def _constant(
-    index: int, shape: tuple[int, ...], dtype: np.dtype[np.generic] | None, buffer: Table
-) -> NDArray[Any] | None:
+def _stored(buffer: Table) -> memoryview | None:
     if buffer.u64(BufferField.OFFSET) > 1:
         raise ModelFileError("constants outside the flatbuffer (files over 2 GiB) are not supported")
     data = buffer.vector(BufferField.DATA, 1)
-    if data is None or data.length == 0 or dtype is None:
-        return None
+    return None if data is None or data.length == 0 else data.bytes()
+
+
+def _values(index: int, shape: tuple[int, ...], dtype: np.dtype[np.generic], stored: memoryview) -> NDArray[Any]:
     expected = math.prod(shape) * dtype.itemsize
-    if data.length != expected:
+    if len(stored) != expected:
         raise ModelFileError(
             f"damaged .tflite: tensor {index} of shape {shape} {dtype} needs {expected} bytes, "
-            f"its buffer has {data.length}"
+            f"its buffer has {len(stored)}"
         )
-    return np.frombuffer(data.bytes(), dtype=dtype).reshape(shape)
+    return np.frombuffer(stored, dtype=dtype).reshape(shape)
 
 
 def _quantization(table: Table | None) -> Quantization | None:
@@ -265,6 +284,7 @@ def _operator(index: int, table: Table, names: list[str]) -> Operator:
 def _check_references(graph: Graph) -> None:
     count = len(graph.tensors)
     written = set(graph.inputs)
+    computed = {i for operator in graph.operators for i in operator.outputs}
     for what, indices in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         if not indices or not all(0 <= i < count for i in indices):
             raise ModelFileError(f"damaged .tflite: the graph's {what} are {indices} of {count} tensors")
@@ -274,6 +294,9 @@ def _check_references(graph: Graph) -> None:
             raise ModelFileError(f"damaged .tflite: {where} writes {operator.outputs} of {count} tensors")
         if not all(-1 <= i < count for i in operator.inputs):
             raise ModelFileError(f"damaged .tflite: {where} reads {operator.inputs} of {count} tensors")
+        for i in operator.inputs:
+            if i in computed and i not in written:
+                raise ModelFileError(f"damaged .tflite: {where} reads tensor {i}, which is only computed later")
         for i in operator.outputs:
             if i in written or graph.tensors[i].is_constant:
                 raise ModelFileError(f"damaged .tflite: {where} overwrites tensor {i}")

@@ -1,12 +1,14 @@
 """The layout of a normalised file: metadata first, then one constant after the other, each 16-byte aligned.
 
 An entry in the file's metadata says so and tells where the constants begin. The gaps between constants are zero, so
-that equal models have equal bytes.
+that equal models have equal bytes. Behind the constants may lie a tail that the flatbuffer knows nothing of: the zip of
+labels and other files that TFLite metadata appends to a model.
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edge_runtime.errors import ModelFileError
@@ -16,12 +18,21 @@ from edge_runtime.flatmodel.schema import BufferField, MetadataField, ModelField
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LAYOUT_BYTES", "LAYOUT_ENTRY", "constant_span", "constants_start", "data_fields", "place_constants"]
+__all__ = ["LAYOUT_BYTES", "LAYOUT_ENTRY", "Layout", "constant_span", "data_fields", "place_constants", "read_layout"]
 
 LAYOUT_ENTRY: Final = "capnn_layout"
-LAYOUT_BYTES: Final = 8  # layout version and start of the constants, two little-endian uint32
-_VERSION: Final = 1
+_FIELDS: Final = struct.Struct("<III")  # layout version, start of the constants, bytes of the tail
+LAYOUT_BYTES: Final = _FIELDS.size
+_VERSION: Final = 2
 _ALIGNMENT: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the constants begin, which is where the metadata ends, and how many bytes follow the last one."""
+
+    constants_start: int
+    tail: int
 
 
 def constant_span(cursor: int, size: int) -> tuple[int, int]:
@@ -39,8 +50,8 @@ def data_fields(content: bytes | bytearray | memoryview) -> dict[int, int]:
     return {index: at for index, table in enumerate(tables) if (at := table.at(BufferField.DATA)) is not None}
 
 
-def constants_start(content: bytes | bytearray | memoryview) -> int:
-    """Return where the constants of a normalised file begin, which is where its metadata ends.
+def read_layout(content: bytes | bytearray | memoryview) -> Layout:
+    """Return the layout of a normalised file.
 
     Raises
     ------
@@ -50,35 +61,37 @@ def constants_start(content: bytes | bytearray | memoryview) -> int:
     at = _entry_position(content)
     if at is None:
         raise ModelFileError("not laid out for slicing: normalise it first (a profile's base.tflite is)")
-    version, start = struct.unpack_from("<II", content, at)
-    if version != _VERSION or not 0 < start <= len(content):
+    version, start, tail = _FIELDS.unpack_from(content, at)
+    if version != _VERSION or not at < start <= len(content) - tail:
         raise ModelFileError(
             f"laid out for slicing by another version ({version}, this is {_VERSION}): profile the model again"
         )
-    return int(start)
+    return Layout(start, tail)
 
 
-def place_constants(metadata: bytearray, constants: Mapping[int, bytes]) -> bytes:
+def place_constants(metadata: bytearray, constants: Mapping[int, bytes], tail: bytes = b"") -> bytes:
     """Return the whole file.
 
-    `metadata` (complete but for the constants), then `constants` (buffer index -> bytes) in order of index.
+    `metadata` (complete but for the constants), then `constants` (buffer index -> bytes) in order of index, then
+    `tail`, which no part of the flatbuffer refers to.
     """
     start = len(metadata)
     at = _entry_position(metadata)
     if at is None:
         raise ModelFileError("the layout entry is missing")
-    struct.pack_into("<II", metadata, at, _VERSION, start)
+    _FIELDS.pack_into(metadata, at, _VERSION, start, len(tail))
     fields = data_fields(metadata)
     spans, cursor = {}, start
     for index in sorted(constants):
         spans[index] = constant_span(cursor, len(constants[index]))
         cursor = spans[index][1]
-    content = bytearray(cursor)
+    content = bytearray(cursor + len(tail))
     content[:start] = metadata
     for index, (begin, end) in spans.items():
         struct.pack_into("<I", content, begin - 4, end - begin)
         struct.pack_into("<I", content, fields[index], begin - 4 - fields[index])
         content[begin:end] = constants[index]
+    content[cursor:] = tail
     return bytes(content)
 
 

@@ -122,6 +122,15 @@ OPTIONS: Final[dict[str, tuple[tuple[str, int, int], ...]]] = {
     "DIV": (("activation", 1, 0),),
     "CONCATENATION": (("axis", 4, 0), ("activation", 1, 0)),
     "MEAN": (("keep_dims", 1, 0),),
+    "TRANSPOSE_CONV": (*_CONVOLUTION, ("activation", 1, 0)),
+    "STRIDED_SLICE": (
+        ("begin_mask", 4, 0),
+        ("end_mask", 4, 0),
+        ("ellipsis_mask", 4, 0),
+        ("new_axis_mask", 4, 0),
+        ("shrink_axis_mask", 4, 0),
+        ("offset", 1, 0),
+    ),
 }
 
 # `BuiltinOperator`, by number.

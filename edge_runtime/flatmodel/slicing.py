@@ -1,14 +1,19 @@
 """Makes a cut model from its base: the base's metadata, then the slices of its constants that the plan keeps.
 
-`BaseModel` reads the base once. `emit` copies the metadata, gathers each constant's kept slices straight into the new
-file, applies the folds, and corrects in place what depends on the sizes: where each buffer is, and shapes. No
-converter, no object for anything but arrays; what comes out is an ordinary .tflite.
+`BaseModel` reads the base once. `emit` copies everything up to the first constant that changes, gathers the kept slices
+of the others straight into the new file, applies the folds, and corrects in place what depends on the sizes: where each
+buffer is, shapes, and the scales of quantised channels. No converter, no object for anything but arrays; what comes out
+is an ordinary .tflite.
 """
 
 from __future__ import annotations
 
+import math
+import mmap
 import struct
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +21,20 @@ import numpy as np
 from edge_runtime.digests import digest_of
 from edge_runtime.errors import ModelFileError, PlanError
 from edge_runtime.flatmodel.channels import Channels, find_channels
-from edge_runtime.flatmodel.folding import fold_bias, fold_weights
+from edge_runtime.flatmodel.folding import Affine, Layer, PlacedFold, fold_layer
+from edge_runtime.flatmodel.gather import take_kept
 from edge_runtime.flatmodel.graph import read_graph
-from edge_runtime.flatmodel.layout import constant_span, constants_start, data_fields
+from edge_runtime.flatmodel.layout import Layout, constant_span, data_fields, read_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from edge_runtime.flatmodel.graph import Tensor
+    from edge_runtime.flatmodel.channel_walk import Labels
+    from edge_runtime.flatmodel.channels import ChannelGroup, Consumer
+    from edge_runtime.flatmodel.flatbuffer import Vector
+    from edge_runtime.flatmodel.graph import Quantization, Tensor
     from edge_runtime.flatmodel.plan import Fold, LayerCut, PruningPlan
 
 __all__ = ["BaseModel"]
@@ -37,7 +46,7 @@ class BaseModel:
     Parameters
     ----------
     content
-        The file's bytes (`normalize` makes them); they may be memory-mapped.
+        The file's bytes (`normalize` makes them).
     inputs_are_cut
         The model is a part (`extract`) whose input is a boundary activation: its channels may be pruned too.
     name
@@ -53,35 +62,58 @@ class BaseModel:
         self.content = content
         self.graph = read_graph(content, name)
         try:
-            self._metadata_end = constants_start(content)
+            self._layout: Layout = read_layout(content)
+            self._data_fields = data_fields(content)
+            self.channels: Channels = find_channels(self.graph, inputs_are_cut=inputs_are_cut)
+            self._constants = self._placed_constants()
         except ModelFileError as error:
             raise ModelFileError(f"{name}: {error}") from error
-        self.channels: Channels = find_channels(self.graph, inputs_are_cut=inputs_are_cut)
-        self._data_fields = data_fields(content)
-        self._constants = sorted(
-            (t for t in self.graph.tensors if t.data is not None), key=lambda tensor: tensor.buffer
-        )
-        self._check_layout(name)
 
-    def _check_layout(self, name: str) -> None:
-        owners: set[int] = set()
-        base = np.frombuffer(self.content, np.uint8).__array_interface__["data"][0]
-        for tensor in self._constants:
-            assert tensor.data is not None
-            position = tensor.data.__array_interface__["data"][0] - base
-            if tensor.buffer in owners or position < self._metadata_end:
+    @classmethod
+    def open(cls, path: Path | str) -> BaseModel:
+        """Map the file at `path` into memory, so that only what a cut reads of it is loaded.
+
+        Raises
+        ------
+        ModelFileError
+            The file cannot be read, or is no normalised .tflite file.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+            raise ModelFileError(f"{path}: cannot be read: {error}") from error
+        return cls(content, name=str(path))
+
+    def _placed_constants(self) -> list[_Constant]:
+        start = np.frombuffer(self.content, np.uint8).__array_interface__["data"][0]
+        placed: dict[int, _Constant] = {}
+        for tensor in self.graph.tensors:
+            if tensor.stored is None:
+                continue
+            at = np.frombuffer(tensor.stored, np.uint8).__array_interface__["data"][0] - start
+            if tensor.buffer in placed or at < self._layout.constants_start:
                 raise ModelFileError(
-                    f"{name}: tensor {tensor.index} shares its constant or lies among the metadata: "
-                    "normalise the file again"
+                    f"tensor {tensor.index} shares its constant or lies among the metadata: normalise the file again"
                 )
-            owners.add(tensor.buffer)
+            placed[tensor.buffer] = _Constant(tensor, at, len(tensor.stored), self._data_fields[tensor.buffer])
+        constants = sorted(placed.values(), key=lambda constant: constant.at)
+        end = self._layout.constants_start
+        for constant in constants:
+            # Each where `place_constants` puts it: a cut copies what it leaves alone as one piece.
+            if constant_span(end, constant.size) != (constant.at, constant.at + constant.size):
+                raise ModelFileError(f"tensor {constant.tensor.index} is not where it should be: normalise it again")
+            end = constant.at + constant.size
+        if end + self._layout.tail != len(self.content):
+            raise ModelFileError("its length is not that of its parts: is the file whole?")
+        return constants
 
     @cached_property
     def digest(self) -> str:
         """The sha256 of the file."""
         return digest_of(self.content)
 
-    def apply(self, plan: PruningPlan) -> bytes:
+    def apply(self, plan: PruningPlan) -> memoryview:
         """Return the cut model's file.
 
         Raises
@@ -95,21 +127,62 @@ class BaseModel:
             )
         return self.emit(plan.cuts)
 
-    def emit(self, cuts: Iterable[LayerCut]) -> bytes:
+    def emit(self, cuts: Iterable[LayerCut]) -> memoryview:
         """Return the file with `cuts` applied (see `apply`, which also checks that the cuts belong to this base)."""
-        by_group, folds = self._checked(cuts)
-        content, patches = self._gather(by_group, folds)
-        for tensor in self.graph.tensors:
-            axes = self._cut_axes(tensor.index, by_group)
+        by_group = self._checked(cuts)
+        kept = KeptChannels(self.channels, by_group)
+        folded = self._folded(by_group, kept)
+        values = self._counted(kept)
+        for layer in folded:
+            values[layer.consumer.weight], values[layer.consumer.bias] = layer.layer.weights, layer.layer.bias
+        content = self._gather(kept, values)
+        for index in self.channels.axes:
+            axes = kept.axes(index)
+            tensor = self.graph.tensors[index]
             if axes:
-                self._resize(content, tensor, axes)
-        for at, value in patches:
-            struct.pack_into("<I", content, at, value)
-        return bytes(content)
+                _resize(content, tensor, axes)
+            if axes and tensor.quantization is not None:
+                _slice_scales(content, tensor.quantization, axes)
+        for layer in folded:
+            _put_scales(content, self.graph.tensors[layer.consumer.weight].quantization, layer.layer.weights_affine)
+            _put_scales(content, self.graph.tensors[layer.consumer.bias].quantization, layer.layer.bias_affine)
+        return content.toreadonly()
 
-    def _checked(self, cuts: Iterable[LayerCut]) -> tuple[dict[int, LayerCut], dict[int, tuple[LayerCut, Fold]]]:
+    def _gather(self, kept: KeptChannels, values: Mapping[int, NDArray[Any]]) -> memoryview:
+        """Return the new file, with constants and their positions right, and all other metadata as in the base."""
+        base = np.frombuffer(self.content, np.uint8)
+        spans: list[tuple[_Constant, int, int]] = []
+        same = cursor = self._layout.constants_start
+        for constant in self._constants:
+            index = constant.tensor.index
+            axes = kept.axes(index)
+            is_same = index not in values and not axes
+            if is_same and not spans:
+                # Nothing before it has changed its length: it stays where it is.
+                same = cursor = constant.at + constant.size
+                continue
+            size = values[index].nbytes if index in values else _size(constant.tensor, axes) if axes else constant.size
+            begin, cursor = constant_span(cursor, size)
+            spans.append((constant, begin, cursor))
+        array = np.zeros(cursor + self._layout.tail, np.uint8)
+        array[:same] = base[:same]
+        content = array.data
+        for constant, begin, end in spans:
+            index, out = constant.tensor.index, array[begin:end]
+            data = constant.tensor.data
+            if index in values:
+                out[:] = np.ascontiguousarray(values[index]).reshape(-1).view(np.uint8)
+            elif data is not None and kept.axes(index):
+                take_kept(data, kept.axes(index), out.view(data.dtype))
+            else:
+                out[:] = base[constant.at : constant.at + constant.size]
+            struct.pack_into("<I", content, begin - 4, end - begin)
+            struct.pack_into("<I", content, constant.field, begin - 4 - constant.field)
+        array[cursor:] = base[len(base) - self._layout.tail :]
+        return content
+
+    def _checked(self, cuts: Iterable[LayerCut]) -> dict[int, LayerCut]:
         by_group: dict[int, LayerCut] = {}
-        folds: dict[int, tuple[LayerCut, Fold]] = {}
         for cut in cuts:
             number = self.channels.group_of(cut.tensor)
             group = self.channels.groups[number]
@@ -121,118 +194,180 @@ class BaseModel:
             if number in by_group:
                 raise PlanError(f"{where}: is cut twice")
             by_group[number] = cut
-            readers = {consumer.weight for consumer in group.consumers}
-            for fold in cut.folds:
-                if fold.weight not in readers or fold.weight in folds:
-                    raise PlanError(f"{where}: tensor {fold.weight} is no layer that reads it, or takes up two folds")
-                if fold.coefficients.shape[1] not in (0, len(cut.kept)):
-                    raise PlanError(
-                        f"{where}: {fold.coefficients.shape[1]} fold columns for {len(cut.kept)} kept units"
-                    )
-                folds[fold.weight] = (cut, fold)
-        return by_group, folds
+            readers = [fold.weight for fold in cut.folds]
+            known = {consumer.weight for consumer in group.consumers}
+            for weight in readers:
+                if weight not in known or readers.count(weight) > 1:
+                    raise PlanError(f"{where}: tensor {weight} is no layer that reads it, or takes up two folds")
+        return by_group
 
-    def _cut_axes(self, tensor: int, by_group: Mapping[int, LayerCut]) -> dict[int, NDArray[np.int64]]:
-        """Return axis -> kept indices along it, for the axes of `tensor` that the cuts touch."""
-        uses = self.channels.axes.get(tensor, {})
-        return {
-            axis: _indices(by_group[use.group], use.positions) for axis, use in uses.items() if use.group in by_group
+    def _counted(self, kept: KeptChannels) -> dict[int, NDArray[Any]]:
+        """Return shapes, amounts and the like (tensor index -> values) that say how many channels there are."""
+        values = {}
+        for index, elements in self.channels.counts.items():
+            data = self.graph.tensors[index].data
+            assert data is not None
+            numbers = {element: kept.count(labels) for element, labels in elements.items()}
+            if any(data.flat[element] != number for element, number in numbers.items()):
+                values[index] = data.copy()
+                for element, number in numbers.items():
+                    values[index].flat[element] = number
+        return values
+
+    def _folded(self, by_group: Mapping[int, LayerCut], kept: KeptChannels) -> list[_FoldedLayer]:
+        """Return the layers that take up folds, as they are in the cut model."""
+        folds: dict[int, list[tuple[ChannelGroup, LayerCut, Fold]]] = {}
+        consumers: dict[int, Consumer] = {}
+        for number, cut in by_group.items():
+            group = self.channels.groups[number]
+            consumers |= {consumer.weight: consumer for consumer in group.consumers}
+            for fold in cut.folds:
+                folds.setdefault(fold.weight, []).append((group, cut, fold))
+        layers = []
+        for weight, of_weight in folds.items():
+            consumer, tensor = consumers[weight], self.graph.tensors[weight]
+            axes, last = kept.axes(weight), len(tensor.shape) - 1
+            own = axes.get(0, np.arange(tensor.shape[0]))
+            columns = axes.get(last, np.arange(tensor.shape[last]))
+            placed = [self._placed(weight, group, cut, fold) for group, cut, fold in of_weight]
+            layers.append(_FoldedLayer(consumer, fold_layer(self._layer(consumer, own), placed, columns)))
+        return layers
+
+    def _placed(self, weight: int, group: ChannelGroup, cut: LayerCut, fold: Fold) -> PlacedFold:
+        """Say where a fold's units lie along the last axis of the weights."""
+        where = f"fold of weight {weight}"
+        labels = self.channels.axes[weight][len(self.graph.tensors[weight].shape) - 1]
+        indices = np.flatnonzero((labels >= group.first) & (labels < group.first + group.units))
+        indices = indices[np.argsort(labels[indices], kind="stable")]
+        units, repeats = np.unique(labels[indices] - group.first, return_counts=True)
+        if len(set(repeats.tolist())) != 1:
+            raise PlanError(f"{where}: its layer reads some units more often than others")
+        # One row for each position of a flattened map, one column for each unit.
+        places = indices.reshape(len(units), -1).T
+        is_kept = np.isin(units, cut.kept)
+        placed = PlacedFold(fold, places[:, is_kept], places[:, ~is_kept])
+        pruned, kept = int((~is_kept).sum()), int(is_kept.sum())
+        if fold.coefficients.shape not in {(pruned, 0), (pruned, kept)}:
+            raise PlanError(
+                f"{where}: has {fold.coefficients.shape} coefficients for {pruned} pruned and {kept} kept units"
+            )
+        return placed
+
+    def _layer(self, consumer: Consumer, own: NDArray[np.int64]) -> Layer:
+        """Return the layer that reads a group, with the output channels `own` left."""
+        weights = self.graph.tensors[consumer.weight]
+        bias = self.graph.tensors[consumer.bias] if consumer.bias >= 0 else None
+        if weights.data is None or bias is None or bias.data is None:
+            raise PlanError(f"weight tensor {consumer.weight}: its layer has no bias that could take up a fold")
+        read = self.graph.tensors[consumer.tensor].quantization
+        return Layer(
+            weights=weights.data[own],
+            bias=bias.data[own],
+            weights_affine=_affine(weights.quantization, own),
+            bias_affine=_affine(bias.quantization, own),
+            input_scale=None if read is None else float(read.scales.view(np.dtype("<f4"))[0]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    """A constant in the base: its tensor, position and bytes, and the position of the field that points to it."""
+
+    tensor: Tensor
+    at: int
+    size: int
+    field: int
+
+
+@dataclass(frozen=True, slots=True)
+class _FoldedLayer:
+    consumer: Consumer
+    layer: Layer
+
+
+class KeptChannels:
+    """Which indices of each tensor's axes a cut keeps."""
+
+    def __init__(self, channels: Channels, by_group: Mapping[int, LayerCut]) -> None:
+        self._channels = channels
+        # The last one answers for STAYS, which is -1.
+        self._keeps = np.ones(channels.units + 1, dtype=bool)
+        for number, cut in by_group.items():
+            first = channels.groups[number].first
+            self._keeps[first : first + cut.units] = False
+            self._keeps[first + cut.kept] = True
+        # Many tensors share one array of labels; None: it keeps all.
+        self._indices: dict[int, NDArray[np.int64] | None] = {}
+        self._axes = {
+            tensor: {axis: kept for axis, labels in axes.items() if (kept := self._kept(tensor, labels)) is not None}
+            for tensor, axes in channels.axes.items()
         }
 
-    def _gather(
-        self, by_group: Mapping[int, LayerCut], folds: Mapping[int, tuple[LayerCut, Fold]]
-    ) -> tuple[bytearray, list[tuple[int, int]]]:
-        """Build the new file's bytes; return them with the (position, uint32) patches that place the buffers."""
-        biases: dict[int, NDArray[np.float32]] = {}
-        # Weights before biases: a fold changes a bias that may stand earlier in the file.
-        for weight, (cut, fold) in folds.items():
-            biases.update(self._folded_bias(weight, cut, fold, by_group))
-        sliced = [(tensor, self._sliced(tensor, by_group, folds, biases)) for tensor in self._constants]
-        cursor, spans = self._metadata_end, []
-        for tensor, values in sliced:
-            begin, cursor = constant_span(cursor, values.nbytes)
-            spans.append((tensor, values, begin))
-        content = bytearray(cursor)
-        content[: self._metadata_end] = self.content[: self._metadata_end]
-        patches = []
-        for tensor, values, begin in spans:
-            field = self._data_fields[tensor.buffer]
-            patches += [(begin - 4, values.nbytes), (field, begin - 4 - field)]
-            np.frombuffer(content, values.dtype, values.size, begin)[:] = values.ravel()
-        return content, patches
+    def axes(self, tensor: int) -> dict[int, NDArray[np.int64]]:
+        """Return axis -> kept indices along it, for the axes of `tensor` that lose some."""
+        return self._axes.get(tensor, {})
 
-    def _sliced(
-        self,
-        tensor: Tensor,
-        by_group: Mapping[int, LayerCut],
-        folds: Mapping[int, tuple[LayerCut, Fold]],
-        biases: Mapping[int, NDArray[np.float32]],
-    ) -> NDArray[Any]:
-        assert tensor.data is not None
-        if tensor.index in biases:
-            return biases[tensor.index]
-        if tensor.index in self.channels.shape_values:
-            return self._shape_value(tensor, by_group)
-        values = tensor.data
-        axes = self._cut_axes(tensor.index, by_group)
-        if tensor.index in folds:
-            cut, fold = folds[tensor.index]
-            if 0 in axes:
-                values = values[axes.pop(0)]
-            kept, pruned = _split(values, cut)
-            rows = fold_weights(kept.reshape(-1, kept.shape[-1]), pruned.reshape(-1, pruned.shape[-1]), fold)
-            shape = (*values.shape[:-1], values.shape[-1] // cut.units * len(cut.kept))
-            return rows.reshape(shape)
-        for axis, indices in axes.items():
-            values = np.take(values, indices, axis=axis)
-        return values
+    def count(self, labels: Labels) -> int:
+        """Return how many of these units are kept."""
+        return int(self._keeps[labels].sum())
 
-    def _folded_bias(
-        self, weight: int, cut: LayerCut, fold: Fold, by_group: Mapping[int, LayerCut]
-    ) -> dict[int, NDArray[np.float32]]:
-        group = self.channels.groups[self.channels.group_of(cut.tensor)]
-        consumer = next(c for c in group.consumers if c.weight == weight)
-        bias = self.graph.tensors[consumer.bias].data if consumer.bias >= 0 else None
-        values = self.graph.tensors[weight].data
-        if bias is None or values is None or values.dtype != np.float32:
-            raise PlanError(f"weight tensor {weight}: only float32 layers with a bias take up a fold")
-        own = self._cut_axes(weight, by_group).get(0)
-        if own is not None:
-            values, bias = values[own], bias[own]
-        _, pruned = _split(values, cut)
-        return {consumer.bias: fold_bias(bias, pruned.reshape(len(pruned), -1, pruned.shape[-1]), fold)}
-
-    def _shape_value(self, tensor: Tensor, by_group: Mapping[int, LayerCut]) -> NDArray[Any]:
-        assert tensor.data is not None
-        values: NDArray[Any] = tensor.data.copy()
-        for element, use in self.channels.shape_values[tensor.index].items():
-            if use.group in by_group and values[element] >= 0:
-                values[element] = use.positions * len(by_group[use.group].kept)
-        return values
-
-    @staticmethod
-    def _resize(content: bytearray, tensor: Tensor, axes: Mapping[int, NDArray[np.int64]]) -> None:
-        for axis, indices in axes.items():
-            if tensor.shape_at is not None:
-                struct.pack_into("<i", content, tensor.shape_at + 4 * axis, len(indices))
-            if (
-                tensor.signature_at is not None
-                and struct.unpack_from("<i", content, tensor.signature_at + 4 * axis)[0] >= 0
-            ):
-                struct.pack_into("<i", content, tensor.signature_at + 4 * axis, len(indices))
+    def _kept(self, tensor: int, labels: Labels) -> NDArray[np.int64] | None:
+        if id(labels) not in self._indices:
+            indices = np.flatnonzero(self._keeps[labels])
+            if not len(indices):
+                raise PlanError(f"tensor {tensor} would be left without channels: keep at least one of its units")
+            self._indices[id(labels)] = None if len(indices) == len(labels) else indices
+        return self._indices[id(labels)]
 
 
-def _indices(cut: LayerCut, positions: int) -> NDArray[np.int64]:
-    """Return the kept indices of an axis of `positions * units`."""
-    if positions == 1:
-        return cut.kept
-    return (np.arange(positions)[:, None] * cut.units + cut.kept).ravel()
+def _size(tensor: Tensor, axes: Mapping[int, NDArray[np.int64]]) -> int:
+    assert tensor.dtype is not None
+    sides = (len(axes[axis]) if axis in axes else side for axis, side in enumerate(tensor.shape))
+    return math.prod(sides) * tensor.dtype.itemsize
 
 
-def _split(weights: NDArray[np.float32], cut: LayerCut) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Split weights `(outputs, ..., positions * units)` by unit.
+def _resize(content: memoryview, tensor: Tensor, axes: Mapping[int, NDArray[np.int64]]) -> None:
+    for axis, indices in axes.items():
+        if tensor.shape_at is not None:
+            struct.pack_into("<i", content, tensor.shape_at + 4 * axis, len(indices))
+        at = tensor.signature_at
+        if at is not None and struct.unpack_from("<i", content, at + 4 * axis)[0] >= 0:
+            struct.pack_into("<i", content, at + 4 * axis, len(indices))
 
-    `(outputs, ..., positions, kept)` and `(..., pruned)`.
-    """
-    by_unit = weights.reshape(*weights.shape[:-1], -1, cut.units)
-    return by_unit[..., cut.kept], by_unit[..., cut.pruned]
+
+def _affine(quantization: Quantization | None, own: NDArray[np.int64]) -> Affine | None:
+    """Return how a constant is quantised, with the output channels `own` left."""
+    if quantization is None:
+        return None
+    scales: NDArray[np.float32] = quantization.scales.view(np.dtype("<f4")).astype(np.float32)
+    zero_points = np.zeros(len(scales), np.int64)
+    if quantization.zero_points is not None and quantization.zero_points.length:
+        zero_points[:] = quantization.zero_points.view(np.dtype("<i8"))
+    return Affine(scales[own], zero_points[own]) if len(scales) > 1 else Affine(scales, zero_points)
+
+
+def _slice_scales(content: memoryview, quantization: Quantization, axes: Mapping[int, NDArray[np.int64]]) -> None:
+    if quantization.count == 1 or quantization.axis not in axes:
+        return
+    for vector, dtype in ((quantization.scales, "<f4"), (quantization.zero_points, "<i8")):
+        if vector is not None and vector.length > 1:
+            _put_vector(content, vector, vector.view(np.dtype(dtype))[axes[quantization.axis]])
+
+
+def _put_scales(content: memoryview, quantization: Quantization | None, affine: Affine | None) -> None:
+    if quantization is None or affine is None:
+        return
+    _put_vector(content, quantization.scales, affine.scales)
+    zero_points = quantization.zero_points
+    if zero_points is not None and zero_points.length:
+        # One for all slices stays one for all.
+        _put_vector(content, zero_points, affine.zero_points if zero_points.length > 1 else affine.zero_points[:1])
+
+
+def _put_vector(content: memoryview, vector: Vector, values: NDArray[Any]) -> None:
+    """Write `values` where `vector` is, with its new length; what it no longer needs becomes zero."""
+    end = vector.start + vector.length * vector.item_size
+    used = vector.start + values.nbytes
+    struct.pack_into("<I", content, vector.start - 4, len(values))
+    content[vector.start : used] = values.tobytes()
+    content[used:end] = bytes(end - used)

@@ -94,7 +94,7 @@ def run_in_tensorflow(content, inputs):
     """An independent reader: the interpreter that comes with TensorFlow."""
     import tensorflow as tf
 
-    interpreter = tf.lite.Interpreter(model_content=content)
+    interpreter = tf.lite.Interpreter(model_content=bytes(content))
     interpreter.allocate_tensors()
     outputs = []
     for row in inputs:

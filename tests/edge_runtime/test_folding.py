@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.errors import PlanError
 from edge_runtime.flatmodel import Fold
-from edge_runtime.flatmodel.folding import exact_product, fold_weights
+from edge_runtime.flatmodel.folding import Layer, PlacedFold, exact_product, fold_layer
 
 
 @settings(max_examples=60, deadline=None)
@@ -50,9 +50,12 @@ def test_a_fold_is_16_bits_close_to_what_it_was_made_from():
 
 
 def test_mean_folding_leaves_the_weights_alone():
-    kept = np.ones((4, 3), np.float32)
-    fold = Fold.of(5, np.zeros((2, 0)), np.ones(2))
-    assert fold_weights(kept, np.ones((4, 2), np.float32), fold) is kept
+    layer = Layer(weights=np.arange(20, dtype=np.float32).reshape(4, 5), bias=np.ones(4, np.float32))
+    fold = Fold.of(5, np.zeros((2, 0)), np.array([1.0, 0.5]))
+    kept = np.array([0, 1, 2])
+    folded = fold_layer(layer, [PlacedFold(fold, kept[None], np.array([[3, 4]]))], kept)
+    np.testing.assert_array_equal(folded.weights, layer.weights[:, :3])
+    np.testing.assert_allclose(folded.bias, 1 + layer.weights[:, 3] + 0.5 * layer.weights[:, 4])
 
 
 def test_weights_that_are_no_numbers_are_refused():

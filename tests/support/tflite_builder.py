@@ -115,9 +115,13 @@ class SequentialBuilder:
         tensor.quantization.zeroPoint = np.zeros(len(scales), np.int64)
         return self
 
-    def square(self):
+    def cumulative_sum(self):
         """Append an operator that slicing does not understand."""
-        return self._operator(schema.BuiltinOperator.SQUARE, [], self._shape())
+        axis = self._constant(np.array(3, np.int32))
+        options = schema.CumsumOptionsT()
+        return self._operator(
+            schema.BuiltinOperator.CUMSUM, [axis], self._shape(), schema.BuiltinOptions.CumsumOptions, options
+        )
 
     def build(self) -> bytes:
         self.graph.outputs = np.array([self.output], np.int32)

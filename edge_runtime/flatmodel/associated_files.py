@@ -1,0 +1,40 @@
+"""The files that TFLite metadata packs behind a model: labels and the like, as a zip appended to the flatbuffer.
+
+(TensorFlow Lite metadata, "associated files".) The zip counts its offsets from the start of the model file, which
+moves when the model in front of it becomes smaller; one whose offsets count from its own start can stand behind any
+model, as readers of appended zips allow for something in front.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+from edge_runtime.errors import ModelFileError
+
+__all__ = ["packed_files"]
+
+_BYTES_MAX = 64 << 20
+
+
+def packed_files(content: bytes | memoryview) -> bytes:
+    """Return the files packed behind a model as a zip of its own; empty where there are none.
+
+    Raises
+    ------
+    ModelFileError
+        They hold more than 64 MiB.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            entries = packed.infolist()
+            if sum(entry.file_size for entry in entries) > _BYTES_MAX:
+                raise ModelFileError("the files packed with the model hold more than 64 MiB: they are no labels")
+            target = io.BytesIO()
+            with zipfile.ZipFile(target, "w") as alone:
+                for entry in entries:
+                    values = packed.read(entry)
+                    alone.writestr(zipfile.ZipInfo(entry.filename, entry.date_time), values, entry.compress_type)
+            return target.getvalue() if entries else b""
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OSError):
+        return b""

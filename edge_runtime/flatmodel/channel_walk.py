@@ -1,0 +1,254 @@
+"""The state of one walk over a graph's operators: which units the channels of each tensor are.
+
+Every output channel of a layer is a new *unit*, with a number of its own. A label array says, for each index along an
+axis, which unit it is, or `STAYS`. Rules (`channel_rules`) hand labels on from operator to operator, and note which
+units must share a fate ("coupled"), which may not go ("barred"), and where constants must be sliced along.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+
+from edge_runtime.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge_runtime.flatmodel.graph import Graph, Operator, Tensor
+
+__all__ = ["STAYS", "Barrier", "ChannelWalk", "Consumer", "LabelledAxis", "Labels"]
+
+STAYS: Final = -1
+"""The label of an index that is never pruned."""
+
+# Labels made in one walk. The largest networks in use need under a million; a damaged file could ask for billions.
+_LABELS_MAX: Final = 1 << 25
+
+
+class Barrier(Exception):  # noqa: N818 - it ends the pruning of some channels, and is no error
+    """Raised by a rule: this operator's channels stay, and why, in words that follow the operator's name."""
+
+
+Labels: TypeAlias = "NDArray[np.int32]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledAxis:
+    """The axis of an activation that carries channels, and the unit of each index along it."""
+
+    axis: int
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A layer that multiplies a group's channels.
+
+    Operator `operator` reads activation `tensor`; `weight` and `bias` are its constants (tensor indices; also where a
+    DEQUANTIZE stands between), `bias` -1 where it has none.
+    """
+
+    operator: int
+    tensor: int
+    weight: int
+    bias: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Units that came into being together: `count` of them from number `first` on, computed by operator `producer`."""
+
+    first: int
+    count: int
+    producer: int | None
+
+
+class ChannelWalk:
+    """What a walk has found so far; rules add to it.
+
+    Attributes
+    ----------
+    carried
+        Activation (tensor index) -> its axis of channels; activations whose channels all stay are not in it.
+    sliced
+        Constant -> axis -> labels.
+    counts
+        Constant -> index of an element -> labels: the element's value is how many of these units are kept.
+    couplings
+        Pairs of label arrays of one length whose units share a fate, element by element.
+    bars
+        Labels that must stay, with the reason.
+    consumers
+        Labels of what a layer multiplies, with the layer.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.carried: dict[int, LabelledAxis] = {}
+        self.sliced: dict[int, dict[int, Labels]] = {}
+        self.counts: dict[int, dict[int, Labels]] = {}
+        self.couplings: list[tuple[Labels, Labels]] = []
+        self.bars: list[tuple[Labels, str]] = []
+        self.consumers: list[tuple[Labels, Consumer]] = []
+        self.sources: list[Source] = []
+        self.units = 0
+        self._labels_made = 0
+        self._readers: dict[int, int] = {}
+        for tensor in (*graph.outputs, *(tensor for operator in graph.operators for tensor in operator.inputs)):
+            self._readers[tensor] = self._readers.get(tensor, 0) + 1
+
+    def tensor(self, index: int) -> Tensor:
+        """Return a tensor of the graph."""
+        return self.graph.tensors[index]
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Return the shape of a tensor of the graph."""
+        return self.graph.tensors[index].shape
+
+    def new_units(self, count: int, producer: int | None = None) -> Labels:
+        """Return labels of `count` new units."""
+        self.charge(count)
+        labels = np.arange(self.units, self.units + count, dtype=np.int32)
+        self.sources.append(Source(self.units, count, producer))
+        self.units += count
+        return labels
+
+    def charge(self, count: int) -> None:
+        """Account for `count` labels that are about to be made.
+
+        Raises
+        ------
+        ModelFileError
+            They are more than any network needs: the file's shapes are wrong.
+        """
+        self._labels_made += count
+        if self._labels_made > _LABELS_MAX:
+            raise ModelFileError(f"damaged .tflite: its shapes ask for more than {_LABELS_MAX} channels")
+
+    def carry(self, tensor: int, axis: int, labels: Labels | None) -> None:
+        """Say which units the indices of `axis` of activation `tensor` are; None: they stay.
+
+        Raises
+        ------
+        ModelFileError
+            The axis has another length in the file.
+        """
+        if labels is None:
+            return
+        if self.shape(tensor)[axis : axis + 1] != labels.shape:
+            raise ModelFileError(
+                f"damaged .tflite: tensor {tensor} of shape {self.shape(tensor)} should have {len(labels)} channels"
+            )
+        self.carried[tensor] = LabelledAxis(axis, labels)
+        quantization = self.tensor(tensor).quantization
+        if quantization is not None and quantization.count > 1:
+            self.bar(tensor, f"tensor {tensor} has a scale for each channel")
+
+    def channels_last(self, tensor: int) -> Labels | None:
+        """Return the labels of the last axis of activation `tensor`; None where its channels stay.
+
+        Raises
+        ------
+        Barrier
+            The tensor carries its channels on another axis.
+        """
+        carried = self.carried.get(tensor)
+        if carried is None:
+            return None
+        if carried.axis != len(self.shape(tensor)) - 1:
+            raise Barrier("expects channels on the last axis")
+        return carried.labels
+
+    def bar(self, tensor: int, reason: str) -> None:
+        """Keep every channel of activation `tensor`."""
+        carried = self.carried.get(tensor)
+        if carried is not None:
+            self.bars.append((carried.labels, reason))
+
+    def bar_operator(self, operator: Operator, reason: str) -> None:
+        """Keep every channel that `operator` reads; those that it writes are never labelled."""
+        for tensor in operator.inputs:
+            self.bar(tensor, f"{operator.kind} (operator {operator.index}) {reason}")
+
+    def couple(self, first: Labels, second: Labels) -> None:
+        """Let the units of two label arrays of one length share a fate, element by element."""
+        if first is not second:
+            self.couplings.append((first, second))
+
+    def own_constant(self, tensor: int) -> Tensor:
+        """Return the constant that `tensor` is, or is the DEQUANTIZE of.
+
+        Raises
+        ------
+        Barrier
+            The values are computed, shared with another operator, or stored in a form that cannot be sliced.
+        """
+        source = tensor
+        producer = self.graph.producer.get(tensor) if tensor >= 0 else None
+        if producer is not None and producer.kind == "DEQUANTIZE":
+            source = producer.input(0)
+        if source < 0 or self.tensor(source).data is None:
+            raise Barrier("computes its weights, or has them in a form that cannot be sliced")
+        if self._readers.get(tensor) != 1 or self._readers.get(source) != 1:
+            raise Barrier("shares its constants with another operator")
+        constant = self.tensor(source)
+        quantization = constant.quantization
+        if quantization is not None and not quantization.fits(constant.shape):
+            raise Barrier("has scales that do not fit its weights")
+        return constant
+
+    def slice_constant(self, tensor: int, axis: int, labels: Labels | None) -> None:
+        """Slice the constant that `tensor` is, or is the DEQUANTIZE of, along `axis`."""
+        if labels is None:
+            return
+        producer = self.graph.producer.get(tensor)
+        for index in (tensor,) if producer is None else (tensor, producer.input(0)):
+            self.sliced.setdefault(index, {})[axis] = labels
+
+    def count(self, tensor: int, element: int, labels: Labels | None) -> None:
+        """Let an element of the constant `tensor` be the number of kept units among `labels`."""
+        if labels is not None:
+            self.counts.setdefault(tensor, {})[element] = labels
+
+    def integers(self, tensor: int) -> NDArray[np.int64]:
+        """Return the values of a constant of shapes, axes or the like, flat.
+
+        Raises
+        ------
+        Barrier
+            They are computed, or no integers.
+        """
+        data = self.tensor(tensor).data if tensor >= 0 else None
+        if data is None or data.dtype.kind != "i" or data.size > 64:
+            raise Barrier("computes its shape or axes")
+        return data.astype(np.int64).ravel()
+
+    def reshaped(self, tensor: int, shape: tuple[int, ...]) -> LabelledAxis | None:
+        """Return what the axis of channels becomes when activation `tensor` is reshaped; None where channels stay.
+
+        Raises
+        ------
+        Barrier
+            The channels come to lie across several axes.
+        """
+        carried = self.carried.get(tensor)
+        if carried is None:
+            return None
+        before = self.shape(tensor)
+        if math.prod(before) != math.prod(shape) or len(carried.labels) != before[carried.axis]:
+            raise Barrier("reshapes to another number of elements")
+        self.charge(math.prod(shape))
+        sides = [1] * len(before)
+        sides[carried.axis] = -1
+        spread = np.broadcast_to(carried.labels.reshape(sides), before).reshape(shape)
+        # Every element says which unit it is of: one axis alone must tell them apart.
+        for axis in reversed(range(len(shape))):
+            along = spread.transpose(axis, *(other for other in range(len(shape)) if other != axis))
+            along = along.reshape(shape[axis], -1)
+            if along.size and np.array_equal(along, np.broadcast_to(along[:, :1], along.shape)):
+                return LabelledAxis(axis, np.ascontiguousarray(along[:, 0]))
+        raise Barrier("spreads the channels over several axes")
