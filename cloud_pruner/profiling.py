@@ -16,13 +16,13 @@ import numpy as np
 
 from cloud_pruner.errors import ImageDataError, ProfileError
 from cloud_pruner.images import split_per_class
+from cloud_pruner.moments import MomentSums, exposed
 from cloud_pruner.profile import BASE_FILE, MANIFEST_FILE, PROFILE_VERSION, SPLITS, Profile
 from cloud_pruner.progress import no_progress
 from edge_runtime.digests import digest_of_file
 from edge_runtime.durable import replace_folder
-from edge_runtime.flatmodel import BaseModel, extract, normalize
+from edge_runtime.flatmodel import BaseModel, normalize, real_values
 from edge_runtime.flatmodel.channels import ELEMENTWISE
-from edge_runtime.interpreter import LoadedModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,7 +132,8 @@ def prunable_layers(base: BaseModel, depth: int | None) -> list[LayerTensors]:
         if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
     ]
     looked_at = weighted if depth is None else weighted[-depth:]
-    layers = []
+    layers: list[LayerTensors] = []
+    beside: list[str] = []
     for number in channels.prunable:
         group = channels.groups[number]
         if len(group.producers) != 1 or group.producers[0] not in looked_at or len(group.consumers) != 1:
@@ -145,6 +146,9 @@ def prunable_layers(base: BaseModel, depth: int | None) -> list[LayerTensors]:
         reader = group.consumers[0].tensor
         flattened = any(len(labels) > group.units for labels in channels.axes[reader].values())
         boundary = graph.producer[reader].inputs[0] if flattened else reader
+        if not _separates(base, boundary):
+            beside.append(f"{producer.kind} (operator {producer.index}) lies beside a shortcut")
+            continue
         layers.append(
             LayerTensors(
                 name=f"{producer.kind.lower()}_{weighted.index(producer.index) + 1}",
@@ -158,9 +162,27 @@ def prunable_layers(base: BaseModel, depth: int | None) -> list[LayerTensors]:
         reasons = sorted(
             {barrier for group in channels.groups for barrier in group.barriers} - {"network input", "network output"}
         )
+        reasons += beside
         detail = f": {'; '.join(reasons)}" if reasons else ""
         raise ProfileError(f"nothing can be pruned among the last {depth or len(weighted)} weight layers{detail}")
     return layers
+
+
+def _separates(base: BaseModel, boundary: int) -> bool:
+    """Whether everything that follows is computed from `boundary` alone, as the search needs it."""
+    graph = base.graph
+    seen: set[int] = set()
+    pending = [graph.outputs[0]]
+    while pending:
+        tensor = pending.pop()
+        if tensor in seen or tensor == boundary:
+            continue
+        seen.add(tensor)
+        if tensor in graph.inputs:
+            return False
+        if tensor in graph.producer:
+            pending.extend(index for index in graph.producer[tensor].inputs if index >= 0)
+    return True
 
 
 def _channel_input(base: BaseModel, tensor: int) -> int:
@@ -247,11 +269,10 @@ class _Measurement:
         wanted = [graph.outputs[0]]
         if self._boundary != graph.inputs[0]:
             wanted.append(self._boundary)
-        moments = _Moments(self._layers, len(self._classes)) if is_profile else None
-        if moments is not None:
-            wanted += [tensor for tensor in moments.tensors if tensor not in wanted]
-        part = extract(bytes(self._base.content), [graph.inputs[0]], wanted)
-        model = LoadedModel(part, batch=_BATCH, name="profiled model")
+        channels = {tensor: layer.units for layer in self._layers for tensor in (layer.output, layer.boundary)}
+        moments = MomentSums(channels, len(self._classes)) if is_profile else None
+        wanted += [tensor for tensor in channels if is_profile and tensor not in wanted]
+        model = exposed(self._base, wanted, batch=_BATCH)
         labels = images.labels[rows].astype(np.int32)
         shape = tuple(graph.tensors[self._boundary].shape[1:])
         activations = np.lib.format.open_memmap(
@@ -278,9 +299,12 @@ class _Measurement:
         self._save(f"{split}_labels", labels)
         self._save(f"{split}_predictions", predictions)
         if moments is not None:
-            for number, arrays in enumerate(moments.finish(self._base)):
-                for name, array in arrays.items():
-                    self._save(f"{name}_{number}", array)
+            for number, layer in enumerate(self._layers):
+                read = moments.of(layer.boundary)
+                self._save(f"firing_rates_{number}", moments.of(layer.output).firing_rates)
+                self._save(f"means_{number}", read.means)
+                self._save(f"second_moments_{number}", read.second_moments)
+                self._save(f"weight_norms_{number}", _weight_norms(self._base, layer))
         if split == "select":
             confusion = np.zeros((len(self._classes), len(self._classes)), dtype=np.int64)
             np.add.at(confusion, (labels, predictions), 1)
@@ -300,55 +324,8 @@ class _Measurement:
         }
 
 
-class _Moments:
-    """Per class and unit: how often it fires, sum and sum of squares of what the next layer reads."""
-
-    def __init__(self, layers: Sequence[LayerTensors], classes: int) -> None:
-        self._layers = layers
-        self.tensors = sorted({tensor for layer in layers for tensor in (layer.output, layer.boundary)})
-        self._sums = {
-            (layer.boundary, kind): np.zeros((layer.units, classes))
-            for layer in layers
-            for kind in ("fires", "sum", "squares")
-        }
-        self._counts = np.zeros(classes)
-
-    def add(self, values: dict[int, NDArray[np.float32]], labels: NDArray[np.int32]) -> None:
-        self._counts += np.bincount(labels, minlength=len(self._counts))
-        for layer in self._layers:
-            fires = _per_image(values[layer.output] != 0)
-            read = values[layer.boundary].astype(np.float64)
-            sums = {"fires": fires, "sum": _per_image(read), "squares": _per_image(read * read)}
-            for kind, per_image in sums.items():
-                np.add.at(self._sums[layer.boundary, kind].T, labels, per_image)
-
-    def finish(self, base: BaseModel) -> list[dict[str, NDArray[np.float32]]]:
-        result = []
-        for layer in self._layers:
-            rates, means, squares = (
-                (self._sums[layer.boundary, kind] / self._counts).astype(np.float32)
-                for kind in ("fires", "sum", "squares")
-            )
-            result.append(
-                {
-                    "firing_rates": rates,
-                    "means": means,
-                    "second_moments": squares,
-                    "weight_norms": _weight_norms(base, layer),
-                }
-            )
-        return result
-
-
-def _per_image(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mean over positions, `(images, units)`."""
-    means: NDArray[np.float64] = values.reshape(len(values), -1, values.shape[-1]).mean(axis=1, dtype=np.float64)
-    return means
-
-
 def _weight_norms(base: BaseModel, layer: LayerTensors) -> NDArray[np.float32]:
     group = base.channels.groups[base.channels.group_of(layer.output)]
-    weights = base.graph.tensors[group.consumers[0].weight].data
-    assert weights is not None
-    norms: NDArray[np.float64] = np.square(weights.astype(np.float64)).reshape(-1, layer.units).sum(axis=0)
+    weights = real_values(base.graph.tensors[group.consumers[0].weight])
+    norms: NDArray[np.float64] = np.square(weights).reshape(-1, layer.units).sum(axis=0)
     return norms.astype(np.float32)

@@ -6,6 +6,7 @@ from edge_runtime.flatmodel.channels import ChannelGroup, Channels, Consumer, fi
 from edge_runtime.flatmodel.graph import Graph, Operator, Quantization, Tensor, read_graph
 from edge_runtime.flatmodel.normalize import extract, normalize
 from edge_runtime.flatmodel.plan import Fold, LayerCut, PruningPlan
+from edge_runtime.flatmodel.quantization import real_values
 from edge_runtime.flatmodel.slicing import BaseModel
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "find_channels",
     "normalize",
     "read_graph",
+    "real_values",
 ]

@@ -2,6 +2,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct {
@@ -27,7 +28,7 @@ static void give_back(Borrowed *borrowed)
         PyBuffer_Release(&borrowed->view);
 }
 
-/* Indices are int64 and must lie below `limit`: what is read outside an array would be somebody else's memory. */
+/* Indices are int64, ascending and below `limit`: what is read outside an array would be somebody else's memory. */
 static int check_indices(const Borrowed *indices, Py_ssize_t limit)
 {
     const int64_t *values = indices->view.buf;
@@ -36,30 +37,122 @@ static int check_indices(const Borrowed *indices, Py_ssize_t limit)
         return -1;
     }
     for (Py_ssize_t i = 0; i < indices->view.shape[0]; i++) {
-        if (values[i] < 0 || values[i] >= limit) {
-            PyErr_Format(PyExc_IndexError, "index %lld is outside an axis of %zd", (long long)values[i], limit);
+        if (values[i] < 0 || values[i] >= limit || (i && values[i] <= values[i - 1])) {
+            PyErr_Format(PyExc_IndexError, "index %lld is outside an axis of %zd, or out of order", (long long)values[i], limit);
             return -1;
         }
     }
     return 0;
 }
 
+/* What is copied, whatever the form: everything has been checked. */
+typedef struct {
+    char *to;
+    const char *from;
+    const int64_t *row_at;
+    Py_ssize_t rows, middle, columns, width, itemsize; /* `width` is the number of columns of `from` */
+    int32_t *column_at;
+} Task;
+
 #define PICK(type)                                                          \
     do {                                                                    \
         const type *source = (const type *)from;                            \
         type *target = (type *)to;                                          \
-        for (Py_ssize_t j = 0; j < columns; j++)                            \
-            target[j] = source[column_at[j]];                               \
+        for (Py_ssize_t j = 0; j < task->columns; j++)                      \
+            target[j] = source[task->column_at[j]];                         \
     } while (0)
 
-static void pick(char *to, const char *from, const int32_t *column_at, Py_ssize_t columns, Py_ssize_t itemsize)
+static void pick(const Task *task, char *to, const char *from)
 {
-    switch (itemsize) {
+    switch (task->itemsize) {
     case 1: PICK(uint8_t); break;
     case 2: PICK(uint16_t); break;
     case 4: PICK(uint32_t); break;
     default: PICK(uint64_t);
     }
+}
+
+/* Copy row by row from row `first` on. */
+static void copy_rows(const Task *task, Py_ssize_t first)
+{
+    const Py_ssize_t line = task->width * task->itemsize, kept_line = task->columns * task->itemsize;
+    char *to = task->to + first * task->middle * kept_line;
+    for (Py_ssize_t i = first; i < task->rows; i++) {
+        const char *from = task->from + task->row_at[i] * task->middle * line;
+        if (task->columns == task->width) { /* ascending and distinct: then they are all of them */
+            memcpy(to, from, (size_t)(task->middle * line));
+            to += task->middle * line;
+            continue;
+        }
+        for (Py_ssize_t m = 0; m < task->middle; m++, from += line, to += kept_line)
+            pick(task, to, from);
+    }
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define HAS_AVX2 1
+
+/* Eight columns of 4 bytes at a time: the kept ones move to the front, and the next eight overwrite the rest. */
+typedef struct {
+    __m256i front;
+    Py_ssize_t bytes;
+} Block;
+
+static Block *make_blocks(const Task *task)
+{
+    const Py_ssize_t count = task->width / 8;
+    Block *blocks = aligned_alloc(32, (size_t)(count ? count : 1) * sizeof *blocks);
+    if (blocks == NULL)
+        return NULL;
+    for (Py_ssize_t b = 0, j = 0; b < count; b++) {
+        int32_t lanes[8] = {0};
+        Py_ssize_t kept = 0;
+        for (; j < task->columns && task->column_at[j] < 8 * (b + 1); j++)
+            lanes[kept++] = task->column_at[j] - (int32_t)(8 * b);
+        memcpy(&blocks[b].front, lanes, sizeof lanes);
+        blocks[b].bytes = 4 * kept;
+    }
+    return blocks;
+}
+
+/* Return how many rows were copied: all but the last ones, behind which no 32 bytes of `to` are left to overwrite. */
+__attribute__((target("avx2"))) static Py_ssize_t copy_rows_avx2(const Task *task)
+{
+    const Py_ssize_t row_bytes = 4 * task->middle * task->columns, count = task->width / 8;
+    const Py_ssize_t spare = row_bytes ? (32 + row_bytes - 1) / row_bytes : task->rows;
+    const Py_ssize_t rows = task->rows > spare ? task->rows - spare : 0;
+    Block *blocks = rows ? make_blocks(task) : NULL;
+    if (blocks == NULL)
+        return 0;
+    char *to = task->to;
+    for (Py_ssize_t i = 0; i < rows; i++) {
+        const char *from = task->from + 4 * task->row_at[i] * task->middle * task->width;
+        for (Py_ssize_t m = 0; m < task->middle; m++, from += 4 * task->width) {
+            Py_ssize_t j = 0;
+            for (Py_ssize_t b = 0; b < count; b++) {
+                __m256i values = _mm256_loadu_si256((const __m256i *)(from + 32 * b));
+                _mm256_storeu_si256((__m256i *)to, _mm256_permutevar8x32_epi32(values, blocks[b].front));
+                to += blocks[b].bytes;
+                j += blocks[b].bytes;
+            }
+            for (j /= 4; j < task->columns; j++, to += 4)
+                memcpy(to, from + 4 * task->column_at[j], 4);
+        }
+    }
+    free(blocks);
+    return rows;
+}
+#endif
+
+static void copy_all(const Task *task)
+{
+    Py_ssize_t done = 0;
+#ifdef HAS_AVX2
+    if (task->itemsize == 4 && task->columns < task->width && __builtin_cpu_supports("avx2"))
+        done = copy_rows_avx2(task);
+#endif
+    copy_rows(task, done);
 }
 
 static PyObject *gather(PyObject *module, PyObject *args)
@@ -90,21 +183,12 @@ static PyObject *gather(PyObject *module, PyObject *args)
     }
     for (Py_ssize_t j = 0; j < kept_columns; j++)
         column_at[j] = (int32_t)((const int64_t *)columns.view.buf)[j];
+    const Task task = {
+        .to = out.view.buf, .from = values.view.buf, .row_at = rows.view.buf, .rows = kept_rows, .middle = shape[1],
+        .columns = kept_columns, .width = shape[2], .itemsize = itemsize, .column_at = column_at,
+    };
     Py_BEGIN_ALLOW_THREADS
-    const int64_t *row_at = rows.view.buf;
-    const Py_ssize_t width = shape[2] * itemsize, kept_width = kept_columns * itemsize, row = shape[1] * width;
-    const int whole = kept_columns == shape[2]; /* ascending and distinct: then they are all of them */
-    char *to = out.view.buf;
-    for (Py_ssize_t i = 0; i < kept_rows; i++) {
-        const char *from = (const char *)values.view.buf + row_at[i] * row;
-        if (whole) {
-            memcpy(to, from, (size_t)row);
-            to += row;
-            continue;
-        }
-        for (Py_ssize_t m = 0; m < shape[1]; m++, from += width, to += kept_width)
-            pick(to, from, column_at, kept_columns, itemsize);
-    }
+    copy_all(&task);
     Py_END_ALLOW_THREADS
     result = Py_NewRef(Py_None);
 done:

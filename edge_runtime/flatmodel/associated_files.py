@@ -8,13 +8,22 @@ model, as readers of appended zips allow for something in front.
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import zipfile
+import zlib
+from typing import Final
 
 from edge_runtime.errors import ModelFileError
 
 __all__ = ["packed_files"]
 
-_BYTES_MAX = 64 << 20
+_BYTES_MAX: Final = 64 << 20
+# What `zipfile` raises for something that is no zip, or a damaged or encrypted one.
+_UNREADABLE: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(NotImplementedError, RuntimeError, ValueError, IndexError, EOFError, OSError),
+)
 
 
 def packed_files(content: bytes | memoryview) -> bytes:
@@ -36,5 +45,5 @@ def packed_files(content: bytes | memoryview) -> bytes:
                     values = packed.read(entry)
                     alone.writestr(zipfile.ZipInfo(entry.filename, entry.date_time), values, entry.compress_type)
             return target.getvalue() if entries else b""
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OSError):
+    except _UNREADABLE:
         return b""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_runtime.errors import PlanError
+from edge_runtime.flatmodel.quantization import Affine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,20 +29,12 @@ if TYPE_CHECKING:
 
     from edge_runtime.flatmodel.plan import Fold
 
-__all__ = ["Affine", "Layer", "PlacedFold", "exact_product", "fold_layer"]
+__all__ = ["Layer", "PlacedFold", "exact_product", "fold_layer"]
 
 _FLOAT64_BITS = 53
 _COEFFICIENT_BITS = 15
 # Elements that are widened to float64 at a time.
 _BLOCK = 1 << 22
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Affine:
-    """Affine quantisation: scales `(1,)` or `(outputs,)` float32, zero points of the same length, int64."""
-
-    scales: NDArray[np.float32]
-    zero_points: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

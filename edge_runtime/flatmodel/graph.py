@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from edge_runtime.flatmodel.flatbuffer import Table, Vector
 
 __all__ = ["Graph", "Operator", "Quantization", "Tensor", "read_graph"]
+
+# No interpreter runs more; a damaged file may ask for more than numpy can count.
+_RANK_MAX: Final = 16
+_ELEMENTS_MAX: Final = 1 << 40
+_CUSTOM_NAME_MAX: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ class Graph:
     """The main subgraph of a .tflite file.
 
     `inputs` and `outputs` are tensor indices; `subgraphs` counts all of the file's subgraphs (control flow has more
-    than one).
+    than one). `claims` `(n, 2) int64` are begin and end of all pieces of the file that were read but for constants.
     """
 
     tensors: tuple[Tensor, ...]
@@ -131,6 +136,7 @@ class Graph:
     outputs: tuple[int, ...]
     subgraphs: int
     metadata: Mapping[str, bytes]
+    claims: NDArray[np.int64] = field(repr=False)
 
     @cached_property
     def producer(self) -> dict[int, Operator]:
@@ -159,7 +165,8 @@ def read_graph(content: bytes | bytearray | memoryview, name: str = "model") -> 
     Raises
     ------
     ModelFileError
-        The bytes are no .tflite file, or damaged; `name` leads the message.
+        The bytes are no .tflite file, or damaged; `name` leads the message. What it takes at most to read a file is
+        said in `flatbuffer`.
     """
     try:
         return _read(Reader(content))
@@ -179,16 +186,13 @@ def _read(reader: Reader) -> Graph:
     tensors = tuple(_tensor(i, table, buffers) for i, table in enumerate(main.tables(SubGraphField.TENSORS)))
     names = [_operator_name(code) for code in model.tables(ModelField.OPERATOR_CODES)]
     operators = tuple(_operator(i, table, names) for i, table in enumerate(main.tables(SubGraphField.OPERATORS)))
-    graph = Graph(
-        tensors=tensors,
-        operators=operators,
-        inputs=main.ints(SubGraphField.INPUTS),
-        outputs=main.ints(SubGraphField.OUTPUTS),
-        subgraphs=len(subgraphs),
-        metadata={
-            entry.text(MetadataField.NAME): _metadata(entry, buffers) for entry in model.tables(ModelField.METADATA)
-        },
-    )
+    inputs, outputs = main.ints(SubGraphField.INPUTS), main.ints(SubGraphField.OUTPUTS)
+    metadata = {
+        entry.text(MetadataField.NAME): _metadata(entry, buffers) for entry in model.tables(ModelField.METADATA)
+    }
+    for index in set(range(len(buffers))) - {tensor.buffer for tensor in tensors}:
+        _claimed(buffers[index].vector(BufferField.DATA, 1))
+    graph = Graph(tensors, operators, inputs, outputs, len(subgraphs), metadata, reader.claims())
     _check_references(graph)
     return graph
 
@@ -198,19 +202,17 @@ def _metadata(entry: Table, buffers: list[Table]) -> bytes:
     if buffer >= len(buffers):
         raise ModelFileError(f"damaged .tflite: metadata names buffer {buffer} of {len(buffers)}")
     data = buffers[buffer].vector(BufferField.DATA, 1)
-    return b"" if data is None else bytes(data.bytes())
+    return b"" if data is None else data.claim().copy()
 
 
 def _tensor(index: int, table: Table, buffers: list[Table]) -> Tensor:
-    shape_vector = table.vector(TensorField.SHAPE, 4)
-    signature = table.vector(TensorField.SHAPE_SIGNATURE, 4)
-    shape = table.ints(TensorField.SHAPE)
+    sides = _claimed(table.vector(TensorField.SHAPE, 4))
+    signature = _claimed(table.vector(TensorField.SHAPE_SIGNATURE, 4))
+    shape = _shape(index, sides)
     dtype = schema.TENSOR_DTYPES.get(table.u8(TensorField.TYPE))
     buffer = table.u32(TensorField.BUFFER)
     if buffer >= len(buffers):
         raise ModelFileError(f"damaged .tflite: tensor {index} names buffer {buffer} of {len(buffers)}")
-    if any(side < 0 for side in shape):
-        raise ModelFileError(f"damaged .tflite: tensor {index} has the shape {shape}")
     if signature is not None and signature.length != len(shape):
         signature = None
     stored = _stored(buffers[buffer])
@@ -224,16 +226,35 @@ def _tensor(index: int, table: Table, buffers: list[Table]) -> Tensor:
         stored=stored,
         buffer=buffer,
         quantization=_quantization(table.table(TensorField.QUANTIZATION)),
-        shape_at=shape_vector.start if shape_vector is not None else None,
+        shape_at=sides.start if sides is not None else None,
         signature_at=signature.start if signature is not None else None,
     )
+
+
+def _claimed(vector: Vector | None) -> Vector | None:
+    return None if vector is None else vector.claim()
+
+
+def _shape(index: int, sides: Vector | None) -> tuple[int, ...]:
+    if sides is not None and sides.length > _RANK_MAX:
+        raise ModelFileError(f"damaged .tflite: tensor {index} has {sides.length} dimensions")
+    shape = () if sides is None else sides.ints()
+    # An empty tensor, too, may have sides that overflow.
+    if any(side < 0 for side in shape) or math.prod(max(side, 1) for side in shape) > _ELEMENTS_MAX:
+        raise ModelFileError(f"damaged .tflite: tensor {index} has the shape {shape}")
+    return shape
 
 
 def _stored(buffer: Table) -> memoryview | None:
     if buffer.u64(BufferField.OFFSET) > 1:
         raise ModelFileError("constants outside the flatbuffer (files over 2 GiB) are not supported")
     data = buffer.vector(BufferField.DATA, 1)
-    return None if data is None or data.length == 0 else data.bytes()
+    if data is None:
+        return None
+    if not data.length:
+        data.claim()
+        return None
+    return data.raw()
 
 
 def _values(index: int, shape: tuple[int, ...], dtype: np.dtype[np.generic], stored: memoryview) -> NDArray[Any]:
@@ -249,12 +270,12 @@ def _values(index: int, shape: tuple[int, ...], dtype: np.dtype[np.generic], sto
 def _quantization(table: Table | None) -> Quantization | None:
     if table is None:
         return None
-    scales = table.vector(QuantizationField.SCALE, 4)
+    scales = _claimed(table.vector(QuantizationField.SCALE, 4))
     if scales is None or scales.length == 0:
         return None
     return Quantization(
         scales=scales,
-        zero_points=table.vector(QuantizationField.ZERO_POINT, 8),
+        zero_points=_claimed(table.vector(QuantizationField.ZERO_POINT, 8)),
         axis=table.i32(QuantizationField.QUANTIZED_DIMENSION),
     )
 
@@ -264,8 +285,12 @@ def _operator_name(code: Table) -> str:
     number = max(code.u8(OperatorCodeField.DEPRECATED_BUILTIN_CODE), code.i32(OperatorCodeField.BUILTIN_CODE))
     if number >= len(schema.OPERATOR_NAMES):
         return f"BUILTIN_{number}"
-    name = schema.OPERATOR_NAMES[number]
-    return f"CUSTOM:{code.text(OperatorCodeField.CUSTOM_CODE)}" if name == "CUSTOM" else name
+    if schema.OPERATOR_NAMES[number] != "CUSTOM":
+        return schema.OPERATOR_NAMES[number]
+    name = code.text(OperatorCodeField.CUSTOM_CODE)
+    if len(name) > _CUSTOM_NAME_MAX or not name.isprintable():
+        raise ModelFileError("damaged .tflite: a custom operator has a name that cannot be shown")
+    return f"CUSTOM:{name}"
 
 
 def _operator(index: int, table: Table, names: list[str]) -> Operator:
@@ -286,14 +311,12 @@ def _check_references(graph: Graph) -> None:
     written = set(graph.inputs)
     computed = {i for operator in graph.operators for i in operator.outputs}
     for what, indices in (("inputs", graph.inputs), ("outputs", graph.outputs)):
-        if not indices or not all(0 <= i < count for i in indices):
-            raise ModelFileError(f"damaged .tflite: the graph's {what} are {indices} of {count} tensors")
+        _check_indices(f"the graph's {what}", indices, 0, count)
     for operator in graph.operators:
         where = f"operator {operator.index} ({operator.kind})"
-        if not operator.outputs or not all(0 <= i < count for i in operator.outputs):
-            raise ModelFileError(f"damaged .tflite: {where} writes {operator.outputs} of {count} tensors")
-        if not all(-1 <= i < count for i in operator.inputs):
-            raise ModelFileError(f"damaged .tflite: {where} reads {operator.inputs} of {count} tensors")
+        _check_indices(f"what {where} writes", operator.outputs, 0, count)
+        if operator.inputs:
+            _check_indices(f"what {where} reads", operator.inputs, -1, count)
         for i in operator.inputs:
             if i in computed and i not in written:
                 raise ModelFileError(f"damaged .tflite: {where} reads tensor {i}, which is only computed later")
@@ -301,3 +324,11 @@ def _check_references(graph: Graph) -> None:
             if i in written or graph.tensors[i].is_constant:
                 raise ModelFileError(f"damaged .tflite: {where} overwrites tensor {i}")
             written.add(i)
+
+
+def _check_indices(what: str, indices: tuple[int, ...], least: int, count: int) -> None:
+    if not indices:
+        raise ModelFileError(f"damaged .tflite: {what} is not said")
+    wrong = next((i for i in indices if not least <= i < count), None)
+    if wrong is not None:
+        raise ModelFileError(f"damaged .tflite: {what} includes tensor {wrong} of {count}")

@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from edge_runtime.errors import ModelFileError
 from edge_runtime.flatmodel.flatbuffer import Reader
 from edge_runtime.flatmodel.schema import BufferField, MetadataField, ModelField
@@ -18,13 +20,25 @@ from edge_runtime.flatmodel.schema import BufferField, MetadataField, ModelField
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LAYOUT_BYTES", "LAYOUT_ENTRY", "Layout", "constant_span", "data_fields", "place_constants", "read_layout"]
+    from numpy.typing import NDArray
+
+__all__ = [
+    "LAYOUT_BYTES",
+    "LAYOUT_ENTRY",
+    "Layout",
+    "check_apart",
+    "constant_span",
+    "data_fields",
+    "place_constants",
+    "read_layout",
+]
 
 LAYOUT_ENTRY: Final = "capnn_layout"
 _FIELDS: Final = struct.Struct("<III")  # layout version, start of the constants, bytes of the tail
 LAYOUT_BYTES: Final = _FIELDS.size
 _VERSION: Final = 2
 _ALIGNMENT: Final = 16
+_SIZE_MAX: Final = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +76,37 @@ def read_layout(content: bytes | bytearray | memoryview) -> Layout:
     if at is None:
         raise ModelFileError("not laid out for slicing: normalise it first (a profile's base.tflite is)")
     version, start, tail = _FIELDS.unpack_from(content, at)
-    if version != _VERSION or not at < start <= len(content) - tail:
+    if version != _VERSION or not at + LAYOUT_BYTES <= start <= len(content) - tail:
         raise ModelFileError(
             f"laid out for slicing by another version ({version}, this is {_VERSION}): profile the model again"
         )
     return Layout(start, tail)
+
+
+def check_apart(claims: NDArray[np.int64], changed: NDArray[np.int64], layout: Layout) -> None:
+    """Check that a cut can change parts of the metadata without changing anything else.
+
+    Parameters
+    ----------
+    claims
+        `(n, 2)`: begin and end of all that the metadata consists of (`Graph.claims`).
+    changed
+        `(m, 2)`: begin and end of what a cut may change; each is part of one claim.
+
+    Raises
+    ------
+    ModelFileError
+        Two pieces of metadata share bytes of `changed`, or some lie among the constants.
+    """
+    begins, ends = np.sort(claims[:, 0]), np.sort(claims[:, 1])
+    changed = changed[changed[:, 0] < changed[:, 1]]
+    # Claims that begin before a change ends, less those that end before it begins.
+    sharing = np.searchsorted(begins, changed[:, 1], "left") - np.searchsorted(ends, changed[:, 0], "right")
+    if len(ends) and ends[-1] > layout.constants_start:
+        raise ModelFileError("damaged .tflite: some of its metadata lies among the constants")
+    if (sharing != 1).any():
+        at = changed[np.argmax(sharing != 1), 0]
+        raise ModelFileError(f"damaged .tflite: pieces of its metadata overlap at position {at}")
 
 
 def place_constants(metadata: bytearray, constants: Mapping[int, bytes], tail: bytes = b"") -> bytes:
@@ -85,6 +125,8 @@ def place_constants(metadata: bytearray, constants: Mapping[int, bytes], tail: b
     for index in sorted(constants):
         spans[index] = constant_span(cursor, len(constants[index]))
         cursor = spans[index][1]
+    if cursor > _SIZE_MAX:
+        raise ModelFileError("its constants take more than 2 GiB, which no .tflite file holds")
     content = bytearray(cursor + len(tail))
     content[:start] = metadata
     for index, (begin, end) in spans.items():

@@ -1,12 +1,15 @@
 """The pruning plan: what a cut keeps of its base model, small enough to send instead of the model.
 
 The same base file and the same plan give the same bytes on every machine (`folding`).
+
+Decoding trusts nothing: every number has its range, every list a limit. It takes at most 200 times the memory of the
+plan's bytes, and 16 MiB more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 import numpy as np
@@ -20,7 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Fold", "LayerCut", "PruningPlan"]
 
-_PLAN_VERSION = 1
+_PLAN_VERSION: Final = 1
+
+# What a plan may hold at most; a network has far fewer tensors, layers and channels.
+_INDEX_MAX: Final = (1 << 31) - 1
+_UNITS_MAX: Final = 1 << 24
+_LIST_MAX: Final = 1 << 12
+_FIELDS_MAX: Final = 8
+_TEXT_MAX: Final = 256
+# float64 has no larger powers of two.
+_EXPONENT_MAX: Final = 1024
+# Coefficients below this vanish beside any float32.
+_LEAST: Final = 2.0**-300
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +48,8 @@ class Fold:
     weight
         Tensor index of the weights that take up the correction.
     coefficients
-        `(pruned, kept) int16`: B times `2**-coefficient_exponent`; no column where only means are folded.
+        `(pruned, kept) int16`, of the units that the layer reads: B times `2**-coefficient_exponent`; no column where
+        only means are folded.
     offsets
         `(pruned,) int16`: mu_P - B mu_S, times `2**-offset_exponent`.
     """
@@ -140,41 +155,64 @@ class PruningPlan:
             The bytes are no plan of this version, or its parts contradict each other.
         """
         try:
-            fields = msgpack.unpackb(content, raw=False)
-            _check_version(fields["plan"])
-            return cls(str(fields["base"]), tuple(_cut_from(cut) for cut in fields["cuts"]))
+            fields = msgpack.unpackb(
+                content,
+                raw=False,
+                max_array_len=_LIST_MAX,
+                max_map_len=_FIELDS_MAX,
+                max_str_len=_TEXT_MAX,
+                max_ext_len=0,
+            )
+            return _plan_from(fields)
         except PlanError:
             raise
         except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
             raise PlanError(f"not a pruning plan: {type(error).__name__}: {error}") from error
 
 
-def _check_version(version: object) -> None:
+def _plan_from(fields: dict[str, Any]) -> PruningPlan:
+    version = _number(fields, "plan", 0, _INDEX_MAX)
     if version != _PLAN_VERSION:
         raise PlanError(f"plan version {version} is not understood here (this is version {_PLAN_VERSION})")
+    base = fields["base"]
+    if not isinstance(base, str) or not base.isalnum():
+        raise PlanError("not a pruning plan: its base is no digest")
+    return PruningPlan(base, tuple(_cut_from(cut) for cut in fields["cuts"]))
+
+
+def _number(fields: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = fields[name]
+    if type(value) is not int or not least <= value <= most:
+        raise PlanError(f"not a pruning plan: {name} is no whole number in {least}..{most}")
+    return value
 
 
 def _cut_from(fields: dict[str, Any]) -> LayerCut:
-    units = int(fields["units"])
+    tensor, units = _number(fields, "tensor", 0, _INDEX_MAX), _number(fields, "units", 1, _UNITS_MAX)
     bits = np.frombuffer(fields["kept"], dtype=np.uint8)
     if len(bits) != (units + 7) // 8:
-        raise PlanError(f"layer of tensor {fields['tensor']}: {len(bits)} bytes of kept bits for {units} units")
+        raise PlanError(f"layer of tensor {tensor}: {len(bits)} bytes of kept bits for {units} units")
     kept = np.flatnonzero(np.unpackbits(bits, count=units)).astype(np.int64)
-    return LayerCut(int(fields["tensor"]), units, kept, tuple(_folds_from(fields["folds"], units - len(kept))))
+    return LayerCut(tensor, units, kept, tuple(_folds_from(fields["folds"], len(kept), units - len(kept))))
 
 
-def _folds_from(folds: list[dict[str, Any]], pruned: int) -> Iterable[Fold]:
+def _folds_from(folds: list[dict[str, Any]], kept: int, pruned: int) -> Iterable[Fold]:
     for fields in folds:
-        coefficients = np.frombuffer(fields["coefficients"], dtype="<i2").reshape(pruned, int(fields["columns"]))
+        weight, columns = _number(fields, "weight", 0, _INDEX_MAX), _number(fields, "columns", 0, _UNITS_MAX)
+        coefficients = np.frombuffer(fields["coefficients"], dtype="<i2")
         offsets = np.frombuffer(fields["offsets"], dtype="<i2")
-        if len(offsets) != pruned:
-            raise PlanError(f"fold of weight {fields['weight']}: {len(offsets)} offsets for {pruned} pruned units")
+        # A layer may read only some of the units.
+        if columns > kept or len(offsets) > pruned or len(coefficients) != len(offsets) * columns:
+            raise PlanError(
+                f"fold of weight {weight}: {len(coefficients)} coefficients in {columns} columns and {len(offsets)} "
+                f"offsets for {pruned} pruned and {kept} kept units"
+            )
         yield Fold(
-            int(fields["weight"]),
-            coefficients,
-            int(fields["coefficient_exponent"]),
+            weight,
+            coefficients.reshape(len(offsets), columns),
+            _number(fields, "coefficient_exponent", -_EXPONENT_MAX, _EXPONENT_MAX),
             offsets,
-            int(fields["offset_exponent"]),
+            _number(fields, "offset_exponent", -_EXPONENT_MAX, _EXPONENT_MAX),
         )
 
 
@@ -183,7 +221,7 @@ def _to_int16(values: NDArray[np.floating[Any]]) -> tuple[NDArray[np.int16], int
     largest = float(np.max(np.abs(values), initial=0.0))
     if not np.isfinite(largest):
         raise PlanError("a fold's coefficients are not finite")
-    if largest == 0.0:
+    if largest < _LEAST:
         return np.zeros(values.shape, dtype=np.int16), 0
     exponent = int(np.ceil(np.log2(largest / 32767.0)))
     return np.rint(np.ldexp(values.astype(np.float64), -exponent)).astype(np.int16), exponent

@@ -21,10 +21,11 @@ import numpy as np
 from edge_runtime.digests import digest_of
 from edge_runtime.errors import ModelFileError, PlanError
 from edge_runtime.flatmodel.channels import Channels, find_channels
-from edge_runtime.flatmodel.folding import Affine, Layer, PlacedFold, fold_layer
+from edge_runtime.flatmodel.folding import Layer, PlacedFold, fold_layer
 from edge_runtime.flatmodel.gather import take_kept
 from edge_runtime.flatmodel.graph import read_graph
-from edge_runtime.flatmodel.layout import Layout, constant_span, data_fields, read_layout
+from edge_runtime.flatmodel.layout import Layout, check_apart, constant_span, data_fields, read_layout
+from edge_runtime.flatmodel.quantization import affine_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from edge_runtime.flatmodel.flatbuffer import Vector
     from edge_runtime.flatmodel.graph import Quantization, Tensor
     from edge_runtime.flatmodel.plan import Fold, LayerCut, PruningPlan
+    from edge_runtime.flatmodel.quantization import Affine
 
 __all__ = ["BaseModel"]
 
@@ -66,6 +68,7 @@ class BaseModel:
             self._data_fields = data_fields(content)
             self.channels: Channels = find_channels(self.graph, inputs_are_cut=inputs_are_cut)
             self._constants = self._placed_constants()
+            check_apart(self.graph.claims, self._changeable(), self._layout)
         except ModelFileError as error:
             raise ModelFileError(f"{name}: {error}") from error
 
@@ -86,6 +89,8 @@ class BaseModel:
         return cls(content, name=str(path))
 
     def _placed_constants(self) -> list[_Constant]:
+        if self.graph.subgraphs != 1:
+            raise ModelFileError(f"has {self.graph.subgraphs} subgraphs: normalise it first")
         start = np.frombuffer(self.content, np.uint8).__array_interface__["data"][0]
         placed: dict[int, _Constant] = {}
         for tensor in self.graph.tensors:
@@ -107,6 +112,17 @@ class BaseModel:
         if end + self._layout.tail != len(self.content):
             raise ModelFileError("its length is not that of its parts: is the file whole?")
         return constants
+
+    def _changeable(self) -> NDArray[np.int64]:
+        """Return begin and end of everything in the metadata that a cut may change, `(n, 2) int64`."""
+        changed = [(constant.field, constant.field + 4) for constant in self._constants]
+        for tensor in self.graph.tensors:
+            sides = 4 * len(tensor.shape)
+            changed += [(at, at + sides) for at in (tensor.shape_at, tensor.signature_at) if at is not None]
+            if tensor.quantization is not None:
+                vectors = (tensor.quantization.scales, tensor.quantization.zero_points)
+                changed += [(vector.start - 4, vector.end) for vector in vectors if vector is not None]
+        return np.array(changed, dtype=np.int64).reshape(-1, 2)
 
     @cached_property
     def digest(self) -> str:
@@ -164,9 +180,9 @@ class BaseModel:
             size = values[index].nbytes if index in values else _size(constant.tensor, axes) if axes else constant.size
             begin, cursor = constant_span(cursor, size)
             spans.append((constant, begin, cursor))
-        array = np.zeros(cursor + self._layout.tail, np.uint8)
+        array = np.empty(cursor + self._layout.tail, np.uint8)
         array[:same] = base[:same]
-        content = array.data
+        content, end_before = array.data, same
         for constant, begin, end in spans:
             index, out = constant.tensor.index, array[begin:end]
             data = constant.tensor.data
@@ -176,6 +192,8 @@ class BaseModel:
                 take_kept(data, kept.axes(index), out.view(data.dtype))
             else:
                 out[:] = base[constant.at : constant.at + constant.size]
+            array[end_before:begin] = 0  # what lies between two constants is the same in every file
+            end_before = end
             struct.pack_into("<I", content, begin - 4, end - begin)
             struct.pack_into("<I", content, constant.field, begin - 4 - constant.field)
         array[cursor:] = base[len(base) - self._layout.tail :]
@@ -263,9 +281,9 @@ class BaseModel:
         return Layer(
             weights=weights.data[own],
             bias=bias.data[own],
-            weights_affine=_affine(weights.quantization, own),
-            bias_affine=_affine(bias.quantization, own),
-            input_scale=None if read is None else float(read.scales.view(np.dtype("<f4"))[0]),
+            weights_affine=_affine(weights, own),
+            bias_affine=_affine(bias, own),
+            input_scale=None if read is None else float(affine_of(read).scales[0]),
         )
 
 
@@ -335,15 +353,9 @@ def _resize(content: memoryview, tensor: Tensor, axes: Mapping[int, NDArray[np.i
             struct.pack_into("<i", content, at + 4 * axis, len(indices))
 
 
-def _affine(quantization: Quantization | None, own: NDArray[np.int64]) -> Affine | None:
+def _affine(tensor: Tensor, own: NDArray[np.int64]) -> Affine | None:
     """Return how a constant is quantised, with the output channels `own` left."""
-    if quantization is None:
-        return None
-    scales: NDArray[np.float32] = quantization.scales.view(np.dtype("<f4")).astype(np.float32)
-    zero_points = np.zeros(len(scales), np.int64)
-    if quantization.zero_points is not None and quantization.zero_points.length:
-        zero_points[:] = quantization.zero_points.view(np.dtype("<i8"))
-    return Affine(scales[own], zero_points[own]) if len(scales) > 1 else Affine(scales, zero_points)
+    return None if tensor.quantization is None else affine_of(tensor.quantization).at(own)
 
 
 def _slice_scales(content: memoryview, quantization: Quantization, axes: Mapping[int, NDArray[np.int64]]) -> None:
@@ -362,6 +374,8 @@ def _put_scales(content: memoryview, quantization: Quantization | None, affine: 
     if zero_points is not None and zero_points.length:
         # One for all slices stays one for all.
         _put_vector(content, zero_points, affine.zero_points if zero_points.length > 1 else affine.zero_points[:1])
+    elif affine.zero_points.any():
+        raise PlanError("a fold needs a zero point where the file has none")
 
 
 def _put_vector(content: memoryview, vector: Vector, values: NDArray[Any]) -> None:
