@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_runtime.flatmodel import extract
+from edge_runtime.flatmodel import extract, read_graph, takes_any_batch
 from edge_runtime.interpreter import LoadedModel
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class MomentSums:
 def exposed(base: BaseModel, tensors: Sequence[int], *, batch: int, name: str = "profiled model") -> LoadedModel:
     """Return the base model with the activations `tensors` as its outputs, in that order, ready to run.
 
-    Any activation of any graph will do, whatever it is stored as: what comes out are real values.
+    Any activation of any graph will do, whatever it is stored as: what comes out are real values. `batch` images go
+    through at a time, where the model's structure allows for it.
 
     Raises
     ------
@@ -81,4 +82,4 @@ def exposed(base: BaseModel, tensors: Sequence[int], *, batch: int, name: str = 
         An activation does not follow from the model's input.
     """
     part: bytes = extract(bytes(base.content), [base.graph.inputs[0]], list(tensors))
-    return LoadedModel(part, batch=batch, name=name)
+    return LoadedModel(part, batch=batch if takes_any_batch(read_graph(part)) else 1, name=name)

@@ -27,7 +27,7 @@ import numpy as np
 
 from cloud_pruner.progress import no_progress
 from cloud_pruner.regression import fit_fold, weighted_moments
-from edge_runtime.flatmodel import BaseModel, LayerCut, extract
+from edge_runtime.flatmodel import BaseModel, LayerCut, extract, takes_any_batch
 from edge_runtime.interpreter import LoadedModel
 
 if TYPE_CHECKING:
@@ -123,10 +123,11 @@ class Searcher:
         choices = []
         for number, layer in enumerate(layers):
             progress(layer.name, number, len(layers))
-            segment = self._emit(boundary, layer.boundary, cut)
-            select = _run(segment, select)
+            segment = self.part(boundary, layer.boundary)
+            content = segment.emit([] if cut is None else [cut])
+            select = _run(segment, content, select)
             if variant.ridge is not None:
-                fitting = _run(segment, fitting)
+                fitting = _run(segment, content, fitting)
             trial = _Trial(self, layer, variant, fitting, image_weights)
             accepted, tried = trial.first_within(variant.candidates(layer, usage), select, judge)
             choices.append(_choice(layer, accepted, tried))
@@ -171,9 +172,6 @@ class Searcher:
             content = extract(bytes(self.profile.base.content), [source], [target])
             self._parts[source, target] = BaseModel(content, inputs_are_cut=True, name="part of the base model")
         return self._parts[source, target]
-
-    def _emit(self, source: int, target: int, cut: LayerCut | None) -> memoryview:
-        return self.part(source, target).emit([] if cut is None else [cut])
 
 
 class _Judge:
@@ -226,11 +224,11 @@ class _Trial:
         self, candidates: Iterable[Candidate], select: NDArray[np.float32], judge: _Judge
     ) -> tuple[tuple[Candidate, LayerCut] | None, int]:
         """Return the first candidate that passes with its cut, or None, and how many were tried."""
-        tried = 0
+        tried, batch = 0, judge.batch if takes_any_batch(self._rest.graph) else 1
         for candidate in candidates:
             tried += 1
             cut = self._cut(candidate)
-            model = LoadedModel(self._rest.emit([cut]), batch=judge.batch, name="candidate")
+            model = LoadedModel(self._rest.emit([cut]), batch=batch, name="candidate")
             if judge.passes(model, np.ascontiguousarray(select[..., cut.kept])):
                 return (candidate, cut), tried
         return None, tried
@@ -260,8 +258,8 @@ def _gather(split: Split, usage: Usage) -> tuple[NDArray[np.float32], NDArray[np
     return images, np.concatenate(weights)
 
 
-def _run(content: memoryview, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    outputs: NDArray[np.float32] = LoadedModel(content, batch=min(len(inputs), 64), name="part of the base model").run(
-        inputs
-    )[0]
+def _run(part: BaseModel, content: memoryview, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run `content`, which is `part` as cut."""
+    batch = min(len(inputs), 64) if takes_any_batch(part.graph) else 1
+    outputs: NDArray[np.float32] = LoadedModel(content, batch=batch, name="part of the base model").run(inputs)[0]
     return outputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge_runtime.flatmodel.batching import takes_any_batch
 from edge_runtime.flatmodel.channels import ChannelGroup, Channels, Consumer, find_channels
 from edge_runtime.flatmodel.graph import Graph, Operator, Quantization, Tensor, read_graph
 from edge_runtime.flatmodel.normalize import extract, normalize
@@ -26,4 +27,5 @@ __all__ = [
     "normalize",
     "read_graph",
     "real_values",
+    "takes_any_batch",
 ]

@@ -340,15 +340,17 @@ def _strided_slice(walk: ChannelWalk, operator: Operator) -> None:
         raise Barrier("has another rank than its input")
     side = len(carried.labels)
     from_start, to_end = (bool(options[name] >> axis & 1) for name in ("begin_mask", "end_mask"))
-    begin, end = 0 if from_start else int(begins[axis]), side if to_end else int(ends[axis])
+    # Below zero they count from the end.
+    begin = 0 if from_start else int(begins[axis]) + (side if begins[axis] < 0 else 0)
+    end = side if to_end else int(ends[axis]) + (side if ends[axis] < 0 else 0)
     if steps[axis] != 1 or not 0 <= begin < end <= side or walk.shape(target)[axis] != end - begin:
-        raise Barrier("takes channels with a step, from the end, or beyond its input")
-    if not from_start and begin > 0:
+        raise Barrier("takes channels with a step, or beyond its input")
+    if not from_start:
         walk.own_constant(begin_at)
     if not to_end:
         walk.own_constant(end_at)
         walk.count(end_at, axis, carried.labels[:end])
-    if not from_start and begin > 0:
+    if not from_start:
         walk.count(begin_at, axis, carried.labels[:begin])
     walk.carry(target, axis, carried.labels[begin:end])
 
@@ -414,8 +416,8 @@ def _three(operator: Operator) -> tuple[int, int, int]:
 def _one_block(walk: ChannelWalk, labels: Labels, blocks: int) -> Labels:
     """Couple the units at the same place of each of `blocks` equal blocks; return the labels of the first."""
     rows = labels.reshape(blocks, -1)
-    for row in rows[1:]:
-        walk.couple(rows[0], row)
+    walk.charge(rows[1:].size)
+    walk.couple(np.tile(rows[0], blocks - 1), rows[1:].reshape(-1))
     first: Labels = rows[0]
     return first
 

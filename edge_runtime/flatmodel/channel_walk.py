@@ -25,8 +25,11 @@ __all__ = ["STAYS", "Barrier", "ChannelWalk", "Consumer", "LabelledAxis", "Label
 STAYS: Final = -1
 """The label of an index that is never pruned."""
 
-# Labels made in one walk. The largest networks in use need under a million; a damaged file could ask for billions.
-_LABELS_MAX: Final = 1 << 25
+# Labels made and handed on in one walk, which takes at most 40 bytes for each. The largest networks in use need two
+# million; a damaged file could ask for billions.
+_LABELS_MAX: Final = 1 << 23
+# Elements that tell most axes apart.
+_SAMPLE: Final = 1 << 10
 
 
 class Barrier(Exception):  # noqa: N818 - it ends the pruning of some channels, and is no error
@@ -111,7 +114,7 @@ class ChannelWalk:
 
     def new_units(self, count: int, producer: int | None = None) -> Labels:
         """Return labels of `count` new units."""
-        self.charge(count)
+        self.charge(8 * count)
         labels = np.arange(self.units, self.units + count, dtype=np.int32)
         self.sources.append(Source(self.units, count, producer))
         self.units += count
@@ -143,6 +146,7 @@ class ChannelWalk:
             raise ModelFileError(
                 f"damaged .tflite: tensor {tensor} of shape {self.shape(tensor)} should have {len(labels)} channels"
             )
+        self.charge(len(labels))
         self.carried[tensor] = LabelledAxis(axis, labels)
         quantization = self.tensor(tensor).quantization
         if quantization is not None and quantization.count > 1:
@@ -177,6 +181,7 @@ class ChannelWalk:
     def couple(self, first: Labels, second: Labels) -> None:
         """Let the units of two label arrays of one length share a fate, element by element."""
         if first is not second:
+            self.charge(4 * len(first))
             self.couplings.append((first, second))
 
     def own_constant(self, tensor: int) -> Tensor:
@@ -196,6 +201,8 @@ class ChannelWalk:
         if self._readers.get(tensor) != 1 or self._readers.get(source) != 1:
             raise Barrier("shares its constants with another operator")
         constant = self.tensor(source)
+        if self.shape(tensor) != constant.shape:
+            raise Barrier("changes the shape of its weights")
         quantization = constant.quantization
         if quantization is not None and not quantization.fits(constant.shape):
             raise Barrier("has scales that do not fit its weights")
@@ -239,16 +246,29 @@ class ChannelWalk:
         if carried is None:
             return None
         before = self.shape(tensor)
-        if math.prod(before) != math.prod(shape) or len(carried.labels) != before[carried.axis]:
+        if math.prod(before) != math.prod(shape) or len(carried.labels) != before[carried.axis] or 0 in shape:
             raise Barrier("reshapes to another number of elements")
-        self.charge(math.prod(shape))
-        sides = [1] * len(before)
-        sides[carried.axis] = -1
-        spread = np.broadcast_to(carried.labels.reshape(sides), before).reshape(shape)
-        # Every element says which unit it is of: one axis alone must tell them apart.
         for axis in reversed(range(len(shape))):
-            along = spread.transpose(axis, *(other for other in range(len(shape)) if other != axis))
-            along = along.reshape(shape[axis], -1)
-            if along.size and np.array_equal(along, np.broadcast_to(along[:, :1], along.shape)):
-                return LabelledAxis(axis, np.ascontiguousarray(along[:, 0]))
+            labels = self._along(
+                carried.labels, math.prod(before[carried.axis + 1 :]), shape[axis], math.prod(shape[axis + 1 :])
+            )
+            if labels is not None:
+                return LabelledAxis(axis, labels)
         raise Barrier("spreads the channels over several axes")
+
+    def _along(self, labels: Labels, inner: int, side: int, stride: int) -> Labels | None:
+        """Return the labels along an axis, if it alone says which unit an element is of.
+
+        Element p is of unit `labels[p // inner % len(labels)]` and lies at index `p // stride % side` of the axis.
+        Both repeat, and both are the same for a whole block of elements: one of each block, of one period, says all.
+        """
+        block = math.gcd(inner, stride)
+        period = math.lcm(len(labels) * inner, side * stride) // block
+        along = labels[np.arange(side) * stride // inner % len(labels)]
+        for size in (min(period, _SAMPLE), period):
+            self.charge(4 * size)  # positions have 8 bytes, and there are several arrays of them
+            blocks = np.arange(size)
+            units = labels[blocks // (inner // block) % len(labels)]
+            if not np.array_equal(units, along[blocks // (stride // block) % side]):
+                return None
+        return along

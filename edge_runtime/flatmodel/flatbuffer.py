@@ -98,6 +98,8 @@ class Reader:
         self.charge(size)
         self.claim(position, position + size)
         fields = struct.unpack_from(f"<{size // 2 - 1}H", self.data, position + 2)
+        if fields[0] < 4:
+            raise ModelFileError(f"damaged .tflite: the vtable at {position} has tables of {fields[0]} bytes")
         self._vtables[position] = fields
         return fields
 

@@ -244,6 +244,9 @@ class BaseModel:
         layers = []
         for weight, of_weight in folds.items():
             consumer, tensor = consumers[weight], self.graph.tensors[weight]
+            if self.graph.operators[consumer.operator].kind == "TRANSPOSE_CONV":
+                # Its strides decide which kernel positions a pixel meets: no bias is right for all pixels.
+                raise PlanError(f"fold of weight {weight}: a transposed convolution takes up none")
             axes, last = kept.axes(weight), len(tensor.shape) - 1
             own = axes.get(0, np.arange(tensor.shape[0]))
             columns = axes.get(last, np.arange(tensor.shape[last]))
