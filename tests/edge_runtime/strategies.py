@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from edge_runtime.flatmodel import BaseModel, Fold, LayerCut, normalize
+from edge_runtime.flatmodel import BaseModel, LayerCut, normalize
+from tests.support.random_cuts import random_cuts
 from tests.support.tflite_builder import SAME, VALID, SequentialBuilder
 
 
@@ -44,22 +45,4 @@ def sequential_networks(draw) -> bytes:
 def networks_with_cuts(draw) -> tuple[BaseModel, list[LayerCut]]:
     """A normalised network with cuts of some of its prunable groups, with and without folds."""
     base = BaseModel(normalize(draw(sequential_networks())))
-    cuts = []
-    for number in base.channels.prunable:
-        group = base.channels.groups[number]
-        kept = sorted(draw(st.sets(st.integers(0, group.units - 1), min_size=1)))
-        if draw(st.booleans()):
-            cuts.append(_cut(draw, group, np.array(kept, dtype=np.int64)))
-    return base, cuts
-
-
-def _cut(draw, group, kept):
-    cut = LayerCut(group.tensors[0], group.units, kept)
-    folding = draw(st.sampled_from(["none", "mean", "linear"]))
-    if folding == "none" or len(kept) == group.units:
-        return cut
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    columns = len(kept) if folding == "linear" else 0
-    pruned = len(cut.pruned)
-    fold = Fold.of(group.consumers[0].weight, rng.normal(size=(pruned, columns)), rng.normal(size=pruned))
-    return LayerCut(cut.tensor, cut.units, kept, (fold,))
+    return base, random_cuts(base, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
