@@ -146,6 +146,8 @@ class ChannelWalk:
             raise ModelFileError(
                 f"damaged .tflite: tensor {tensor} of shape {self.shape(tensor)} should have {len(labels)} channels"
             )
+        if not len(labels):
+            raise ModelFileError(f"damaged .tflite: tensor {tensor} has no channels")
         self.charge(len(labels))
         self.carried[tensor] = LabelledAxis(axis, labels)
         quantization = self.tensor(tensor).quantization
@@ -264,11 +266,12 @@ class ChannelWalk:
         """
         block = math.gcd(inner, stride)
         period = math.lcm(len(labels) * inner, side * stride) // block
-        along = labels[np.arange(side) * stride // inner % len(labels)]
         for size in (min(period, _SAMPLE), period):
             self.charge(4 * size)  # positions have 8 bytes, and there are several arrays of them
             blocks = np.arange(size)
-            units = labels[blocks // (inner // block) % len(labels)]
-            if not np.array_equal(units, along[blocks // (stride // block) % side]):
+            # The element at the same index of this axis, and 0 of all others.
+            first = blocks // (stride // block) % side * stride
+            if not np.array_equal(labels[blocks // (inner // block) % len(labels)], labels[first // inner % len(labels)]):
                 return None
-        return along
+        self.charge(4 * side)
+        return labels[np.arange(side) * stride // inner % len(labels)]

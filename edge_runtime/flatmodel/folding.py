@@ -105,14 +105,16 @@ def exact_product(weights: NDArray[Any], integers: NDArray[np.int16], exponent: 
     return product
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def fold_layer(layer: Layer, folds: Sequence[PlacedFold], columns: NDArray[np.int64]) -> Layer:
     """Return the layer with inputs `columns` (ascending) left, and `folds` taken up.
 
     Raises
     ------
     PlanError
-        Weights that are not finite, or a bias that leaves the range of its type.
+        Weights or scales that are not finite, or that the folds take out of the range of their type.
     """
+    _check_scales(layer)
     outputs, inputs = layer.weights.shape[0], layer.weights.shape[-1]
     affine = layer.weights_affine
     rows = layer.weights.reshape(outputs, -1, inputs)
@@ -137,9 +139,28 @@ def fold_layer(layer: Layer, folds: Sequence[PlacedFold], columns: NDArray[np.in
         )
         folded[:, :, np.searchsorted(columns, placed.kept)] += correction.reshape(*pruned.shape[:-1], -1)
     if affine is None:
-        return _with_bias(layer, folded.astype(layer.weights.dtype).reshape(shape), None, shift, np.ones(1))
+        weights = _finite(folded.astype(layer.weights.dtype)).reshape(shape)
+        return _with_bias(layer, weights, None, shift, np.ones(1))
     whole, affine, growth = _quantize(folded, affine, layer.weights.dtype)
     return _with_bias(layer, whole.reshape(shape), affine, shift, growth)
+
+
+def _check_scales(layer: Layer) -> None:
+    """Raise PlanError unless all scales are positive, and the weights' zero points are values that weights can have."""
+    scales = [affine.scales for affine in (layer.weights_affine, layer.bias_affine) if affine is not None]
+    scales += [] if layer.input_scale is None else [np.float32(layer.input_scale)]
+    if not all((np.isfinite(values) & (values > 0)).all() for values in scales):
+        raise PlanError("a layer that should take up a fold has scales that are not positive numbers")
+    if layer.weights_affine is not None:
+        limits, zero_points = np.iinfo(layer.weights.dtype), layer.weights_affine.zero_points
+        if (zero_points < limits.min).any() or (zero_points > limits.max).any():
+            raise PlanError("a layer that should take up a fold has zero points that its weights cannot have")
+
+
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    if not np.isfinite(values).all():
+        raise PlanError("a fold takes weights or bias out of the range of their type")
+    return values
 
 
 def _quantize(
@@ -149,7 +170,7 @@ def _quantize(
 
     Returns the integers, how they are quantised now, and by what each scale grew, `(scales,)`.
     """
-    parts = values.reshape(len(affine.scales), -1)
+    parts = _finite(values).reshape(len(affine.scales), -1)
     low, high = np.minimum(parts.min(axis=1), 0.0), np.maximum(parts.max(axis=1), 0.0)
     if dtype == np.int8:
         # The kernels take weights from -127 to 127 around 0.
@@ -162,6 +183,7 @@ def _quantize(
         zero_points = np.where(inside, affine.zero_points, np.rint(-low / growth)).astype(np.int64)
     whole = np.rint(parts / growth[:, None]) + zero_points[:, None]
     scales = np.where(growth == 1.0, affine.scales, (affine.scales.astype(np.float64) * growth).astype(np.float32))
+    _finite(scales)
     integers: NDArray[Any] = np.clip(whole, least, most).astype(dtype).reshape(values.shape)
     return integers, Affine(scales.astype(np.float32), zero_points), growth
 
@@ -178,11 +200,11 @@ def _with_bias(
     if layer.bias.dtype.kind == "f":
         if before is not None:
             shift = shift * before.scales.astype(np.float64)
-        bias = (layer.bias.astype(np.float64) + shift).astype(layer.bias.dtype)
+        bias = _finite((layer.bias.astype(np.float64) + shift).astype(layer.bias.dtype))
         return Layer(weights, bias, affine, None, layer.input_scale)
     if layer.input_scale is None or layer.bias_affine is None or affine is None:
         raise PlanError("an integer bias without the scales of input and weights takes up no fold")
-    whole = np.rint((layer.bias.astype(np.float64) + shift / layer.input_scale) / growth)
+    whole = _finite(np.rint((layer.bias.astype(np.float64) + shift / layer.input_scale) / growth))
     limits = np.iinfo(layer.bias.dtype)
     if whole.min() < limits.min or whole.max() > limits.max:
         raise PlanError(f"a fold's offsets leave the range of the {layer.bias.dtype} bias that should take them up")
@@ -191,6 +213,6 @@ def _with_bias(
         if len(scales) != len(affine.scales):
             raise PlanError(f"{len(affine.scales)} scales of the weights and {len(scales)} of the bias: no fold fits")
         product = (layer.input_scale * affine.scales.astype(np.float64)).astype(np.float32)
-        scales = np.where(growth == 1.0, scales, product).astype(np.float32)
+        scales = _finite(np.where(growth == 1.0, scales, product).astype(np.float32))
     bias_affine = Affine(scales, layer.bias_affine.zero_points)
     return Layer(weights, whole.astype(layer.bias.dtype), affine, bias_affine, layer.input_scale)

@@ -299,6 +299,9 @@ def _operator(index: int, table: Table, names: list[str]) -> Operator:
         raise ModelFileError(f"damaged .tflite: operator {index} names operator code {code} of {len(names)}")
     kind = names[code]
     options = table.table(OperatorField.OPTIONS)
+    expected = schema.OPTIONS_TYPES.get(kind)
+    if options is not None and expected is not None and table.u8(OperatorField.OPTIONS_TYPE) != expected:
+        raise ModelFileError(f"damaged .tflite: operator {index} ({kind}) has the options of another kind")
     values = {
         name: default if options is None else (options.u8(i, default) if width == 1 else options.i32(i, default))
         for i, (name, width, default) in enumerate(schema.OPTIONS.get(kind, ()))

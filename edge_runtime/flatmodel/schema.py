@@ -14,6 +14,7 @@ __all__ = [
     "FILE_IDENTIFIER",
     "OPERATOR_NAMES",
     "OPTIONS",
+    "OPTIONS_TYPES",
     "TENSOR_DTYPES",
     "BufferField",
     "MetadataField",
@@ -64,7 +65,7 @@ class QuantizationField:
 class OperatorField:
     """Fields of `Operator`."""
 
-    OPCODE_INDEX, INPUTS, OUTPUTS, _OPTIONS_TYPE, OPTIONS = range(5)
+    OPCODE_INDEX, INPUTS, OUTPUTS, OPTIONS_TYPE, OPTIONS = range(5)
 
 
 class BufferField:
@@ -131,6 +132,13 @@ OPTIONS: Final[dict[str, tuple[tuple[str, int, int], ...]]] = {
         ("shrink_axis_mask", 4, 0),
         ("offset", 1, 0),
     ),
+}
+
+# `BuiltinOptions` by number: which table of options these operators have.
+OPTIONS_TYPES: Final[dict[str, int]] = {
+    **{"CONV_2D": 1, "DEPTHWISE_CONV_2D": 2, "MAX_POOL_2D": 5, "AVERAGE_POOL_2D": 5, "FULLY_CONNECTED": 8},
+    **{"CONCATENATION": 10, "ADD": 11, "MUL": 21, "MEAN": 27, "SUB": 28, "DIV": 29, "STRIDED_SLICE": 32},
+    "TRANSPOSE_CONV": 49,
 }
 
 # `BuiltinOperator`, by number.
