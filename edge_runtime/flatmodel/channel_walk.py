@@ -271,7 +271,9 @@ class ChannelWalk:
             blocks = np.arange(size)
             # The element at the same index of this axis, and 0 of all others.
             first = blocks // (stride // block) % side * stride
-            if not np.array_equal(labels[blocks // (inner // block) % len(labels)], labels[first // inner % len(labels)]):
+            if not np.array_equal(
+                labels[blocks // (inner // block) % len(labels)], labels[first // inner % len(labels)]
+            ):
                 return None
         self.charge(4 * side)
         return labels[np.arange(side) * stride // inner % len(labels)]

@@ -148,7 +148,7 @@ def fold_layer(layer: Layer, folds: Sequence[PlacedFold], columns: NDArray[np.in
 def _check_scales(layer: Layer) -> None:
     """Raise PlanError unless all scales are positive, and the weights' zero points are values that weights can have."""
     scales = [affine.scales for affine in (layer.weights_affine, layer.bias_affine) if affine is not None]
-    scales += [] if layer.input_scale is None else [np.float32(layer.input_scale)]
+    scales += [] if layer.input_scale is None else [np.array([layer.input_scale], np.float32)]
     if not all((np.isfinite(values) & (values > 0)).all() for values in scales):
         raise PlanError("a layer that should take up a fold has scales that are not positive numbers")
     if layer.weights_affine is not None:

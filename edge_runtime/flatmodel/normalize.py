@@ -15,11 +15,11 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import flatbuffers
 import numpy as np
 
 from edge_runtime.errors import ModelFileError
 from edge_runtime.flatmodel.associated_files import packed_files
+from edge_runtime.flatmodel.bounds import BoundedBuilder, check_copies, check_lists
 from edge_runtime.flatmodel.graph import read_graph
 from edge_runtime.flatmodel.layout import LAYOUT_BYTES, LAYOUT_ENTRY, place_constants, read_layout
 from edge_runtime.flatmodel.rewriting import (
@@ -54,7 +54,11 @@ def normalize(content: bytes, name: str = "model") -> bytes:
         raise ModelFileError(
             f"{name}: has {graph.subgraphs} subgraphs: control flow is not supported, export plain inference"
         )
-    return _rewrite(_parse(content, name), name, packed_files(content))
+    try:
+        check_copies(graph, len(content))
+        return _rewrite(_parse(content), len(content), packed_files(content))
+    except ModelFileError as error:
+        raise ModelFileError(f"{name}: {error}") from error
 
 
 def _is_current(content: bytes) -> bool:
@@ -76,12 +80,12 @@ def extract(content: bytes, inputs: list[int], outputs: list[int]) -> bytes:
     ModelFileError
         An output does not follow from the inputs and constants alone.
     """
-    model = _parse(content, "base model")
+    model = _parse(content)
     _keep_part(model, inputs, outputs)
-    return _rewrite(model, "base model")
+    return _rewrite(model, len(content))
 
 
-def _rewrite(model: Any, name: str, tail: bytes = b"") -> bytes:
+def _rewrite(model: Any, size: int, tail: bytes = b"") -> bytes:
     try:
         graph = model.subgraphs[0]
         fix_reshapes(model, graph)
@@ -89,10 +93,12 @@ def _rewrite(model: Any, name: str, tail: bytes = b"") -> bytes:
         add_biases(model, graph)
         drop_unread_ranges(model, graph)
         constants = _take_constants(model, graph)
-        builder = flatbuffers.Builder(1 << 16)
+        builder = BoundedBuilder(size)
         builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    except ModelFileError:
+        raise
     except (struct.error, IndexError, ValueError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"{name}: damaged .tflite ({type(error).__name__} while rewriting it)") from error
+        raise ModelFileError(f"damaged .tflite ({type(error).__name__} while rewriting it)") from error
     return place_constants(bytearray(builder.Output()), constants, tail)
 
 
@@ -104,11 +110,12 @@ def _schema() -> Any:
     return schema_py_generated
 
 
-def _parse(content: bytes, name: str) -> Any:
+def _parse(content: bytes) -> Any:
+    check_lists(content)
     try:
         return _schema().ModelT.InitFromPackedBuf(content, 0)
     except (struct.error, IndexError, ValueError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{name}: damaged .tflite ({type(error).__name__} while reading it)") from error
+        raise ModelFileError(f"damaged .tflite ({type(error).__name__} while reading it)") from error
 
 
 def _take_constants(model: Any, graph: Any) -> dict[int, bytes]:

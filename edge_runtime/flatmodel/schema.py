@@ -136,8 +136,18 @@ OPTIONS: Final[dict[str, tuple[tuple[str, int, int], ...]]] = {
 
 # `BuiltinOptions` by number: which table of options these operators have.
 OPTIONS_TYPES: Final[dict[str, int]] = {
-    **{"CONV_2D": 1, "DEPTHWISE_CONV_2D": 2, "MAX_POOL_2D": 5, "AVERAGE_POOL_2D": 5, "FULLY_CONNECTED": 8},
-    **{"CONCATENATION": 10, "ADD": 11, "MUL": 21, "MEAN": 27, "SUB": 28, "DIV": 29, "STRIDED_SLICE": 32},
+    "CONV_2D": 1,
+    "DEPTHWISE_CONV_2D": 2,
+    "MAX_POOL_2D": 5,
+    "AVERAGE_POOL_2D": 5,
+    "FULLY_CONNECTED": 8,
+    "CONCATENATION": 10,
+    "ADD": 11,
+    "MUL": 21,
+    "MEAN": 27,
+    "SUB": 28,
+    "DIV": 29,
+    "STRIDED_SLICE": 32,
     "TRANSPOSE_CONV": 49,
 }
 
