@@ -31,12 +31,14 @@ _LEAST: Final = 1 << 20
 # Element size of the largest bias.
 _BIAS_BYTES: Final = 8
 # Fields, by number, of tables that only the object API reads (schema.fbs).
-_MODEL_TEXTS, _MODEL_SIGNATURES, _MODEL_GROUPS = (3,), 7, {8: (0,), 9: (4,)}
+_MODEL_TEXTS: Final = (3,)
+_MODEL_SIGNATURES: Final = 7
+_MODEL_GROUPS: Final[dict[int, tuple[int, ...]]] = {8: (0,), 9: (4,)}
 _SIGNATURE_TEXTS, _SIGNATURE_MAPS, _MAP_TEXTS = (2,), (0, 1), (0,)
 _GRAPH_TEXTS, _TENSOR_VARIANTS, _SPARSITY_DIMENSIONS = (4,), 9, 2
 # An operator's field with the type of its options (these follow it) -> type -> texts in the options: of
 # VarHandleOptions; of StablehloCustomCallOptions and StableHLOCompositeOptions.
-_OPTIONS_TEXTS: Final = {3: {111: (0, 1)}, 11: {5: (0, 2), 21: (0,)}}
+_OPTIONS_TEXTS: Final[dict[int, dict[int, tuple[int, ...]]]] = {3: {111: (0, 1)}, 11: {5: (0, 2), 21: (0,)}}
 
 
 def check_lists(content: bytes) -> None:
@@ -65,10 +67,14 @@ def check_lists(content: bytes) -> None:
             if sparsity is not None:
                 sparsity.tables(_SPARSITY_DIMENSIONS)
         for operator in graph.tables(SubGraphField.OPERATORS):
-            for field, by_type in _OPTIONS_TEXTS.items():
-                options = operator.table(field + 1) if operator.u8(field) in by_type else None
-                if options is not None:
-                    _read_texts(options, by_type[operator.u8(field)])
+            _read_options(operator)
+
+
+def _read_options(operator: Table) -> None:
+    for field, by_type in _OPTIONS_TEXTS.items():
+        options = operator.table(field + 1) if operator.u8(field) in by_type else None
+        if options is not None:
+            _read_texts(options, by_type[operator.u8(field)])
 
 
 def _read_texts(table: Table, fields: Iterable[int]) -> None:
@@ -92,9 +98,7 @@ def check_copies(graph: Graph, size: int) -> None:
     biased = [operator for operator in graph.operators if operator.kind in {"CONV_2D", "FULLY_CONNECTED"}]
     copied += sum(_BIAS_BYTES * math.prod(graph.tensors[operator.outputs[0]].shape[-1:]) for operator in biased)
     if copied > _COPIES_PER_BYTE * size + _LEAST:
-        raise ModelFileError(
-            f"damaged .tflite: copies of the constants that its layers share would take {copied} bytes"
-        )
+        raise ModelFileError(f"damaged .tflite: copies of the constants that layers share would take {copied} bytes")
 
 
 class BoundedBuilder(flatbuffers.Builder):  # type: ignore[misc] # flatbuffers has no types
