@@ -1,10 +1,12 @@
 """Runs a .tflite file: the one place that knows which interpreter is installed.
 
-ai-edge-litert is tried first, then tflite-runtime (32-bit ARM, older systems); both offer the same class.
+ai-edge-litert is tried first, then tflite-runtime (32-bit ARM, older systems); both offer the same class. Callers deal
+in real values: what an integer model stores is quantised and dequantised here.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +16,9 @@ from edge_runtime.errors import InputError, ModelFileError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LoadedModel"]
+__all__ = ["AffineQuantization", "LoadedModel"]
+
+_QUANTIZED_DTYPES = (np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int16))
 
 
 def _interpreter_class() -> Any:
@@ -29,8 +33,52 @@ def _interpreter_class() -> Any:
     return Interpreter
 
 
+@dataclass(frozen=True, slots=True)
+class AffineQuantization:
+    """How a whole tensor stores real values as integers: `real = scale * (stored - zero_point)`.
+
+    Attributes
+    ----------
+    scale, zero_point
+        Of the tensor; there is one of each.
+    dtype
+        int8, uint8 or int16.
+    """
+
+    scale: float
+    zero_point: int
+    dtype: np.dtype[Any]
+
+    def quantize(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        """Return float32 `values` as stored integers, out of range ones as the nearest that there is.
+
+        Bit for bit what LiteRT's QUANTIZE gives: times the reciprocal, in float32, and halves to the even neighbour
+        (its reference kernel divides instead, and rounds halves away from zero).
+        """
+        whole = values * (np.float32(1) / np.float32(self.scale))
+        np.rint(whole, out=whole)
+        whole += np.float32(self.zero_point)
+        limits = np.iinfo(self.dtype)
+        return np.clip(whole, limits.min, limits.max, out=whole).astype(self.dtype)
+
+    def dequantize(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the real values of stored integers, float32, bit for bit as LiteRT's DEQUANTIZE."""
+        return (stored.astype(np.int32) - np.int32(self.zero_point)).astype(np.float32) * np.float32(self.scale)
+
+
 class LoadedModel:
     """A .tflite model in memory, ready to run; one input, one or more outputs. Not safe for use by two threads at once.
+
+    A model whose input or outputs are quantised takes and gives real values, as a float32 model does.
+
+    Attributes
+    ----------
+    input_shape, input_dtype
+        Of one sample, as the file has it.
+    input_quantization
+        How the input stores real values; None where it is not quantised.
+    output_shapes
+        Of one sample's outputs.
 
     Parameters
     ----------
@@ -50,7 +98,7 @@ class LoadedModel:
         The interpreter refuses the file, or the model has more than one input.
     """
 
-    def __init__(self, content: bytes, *, batch: int = 1, threads: int = 1, name: str = "model") -> None:
+    def __init__(self, content: bytes | memoryview, *, batch: int = 1, threads: int = 1, name: str = "model") -> None:
         self.name = name
         self.batch = batch
         try:
@@ -70,8 +118,9 @@ class LoadedModel:
         details = self._interpreter.get_input_details()[0]
         self.input_shape: tuple[int, ...] = tuple(int(side) for side in details["shape"][1:])
         self.input_dtype: np.dtype[Any] = np.dtype(details["dtype"])
+        self.input_quantization: AffineQuantization | None = _quantization(details)
         outputs = self._interpreter.get_output_details()
-        self._outputs = [output["index"] for output in outputs]
+        self._outputs = [(output["index"], _quantization(output)) for output in outputs]
         self.output_shapes: list[tuple[int, ...]] = [tuple(int(side) for side in o["shape"][1:]) for o in outputs]
 
     def _resize(self, batch: int, shape: NDArray[np.int32]) -> None:
@@ -82,19 +131,24 @@ class LoadedModel:
     def run(self, samples: NDArray[Any]) -> list[NDArray[Any]]:
         """Run `samples` `(n, *input_shape)` and return each output as `(n, *output_shape)`.
 
+        A model with a quantised input takes float32 samples, which are quantised here, and samples of its own dtype as
+        they are. Quantised outputs come back dequantised, as float32; others as they are.
+
         Samples go through in chunks of `batch`; the last chunk is filled up with zeros whose results are dropped.
 
         Raises
         ------
         InputError
-            The samples have another shape or dtype than the model's input.
+            The samples have another shape or dtype than the model takes, or NaN where integers cannot stand for it.
         ModelFileError
             The interpreter fails while it runs.
         """
         if samples.shape[1:] != self.input_shape:
             raise InputError(f"{self.name}: takes samples of shape {self.input_shape}, got {samples.shape[1:]}")
-        if samples.dtype != self.input_dtype:
-            raise InputError(f"{self.name}: takes {self.input_dtype} samples, got {samples.dtype}")
+        quantization = self.input_quantization
+        if samples.dtype != self.input_dtype and (quantization is None or samples.dtype != np.float32):
+            takes = self.input_dtype if quantization is None else f"float32 (or quantised {self.input_dtype})"
+            raise InputError(f"{self.name}: takes {takes} samples, got {samples.dtype}")
         samples = np.ascontiguousarray(samples)
         chunks = [self._run_chunk(samples[start : start + self.batch]) for start in range(0, len(samples), self.batch)]
         if not chunks:
@@ -103,6 +157,10 @@ class LoadedModel:
 
     def _run_chunk(self, chunk: NDArray[Any]) -> list[NDArray[Any]]:
         count = len(chunk)
+        if self.input_quantization is not None and chunk.dtype != self.input_dtype:
+            if np.isnan(chunk).any():
+                raise InputError(f"{self.name}: samples have NaN, which {self.input_dtype} cannot hold: check them")
+            chunk = self.input_quantization.quantize(chunk)
         if count < self.batch:
             chunk = np.concatenate([chunk, np.zeros((self.batch - count, *chunk.shape[1:]), chunk.dtype)])
         self._interpreter.set_tensor(self._input, chunk)
@@ -110,4 +168,16 @@ class LoadedModel:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise ModelFileError(f"{self.name}: the interpreter failed while running it: {error}") from error
-        return [self._interpreter.get_tensor(index)[:count] for index in self._outputs]
+        return [self._output(index, quantization)[:count] for index, quantization in self._outputs]
+
+    def _output(self, index: int, quantization: AffineQuantization | None) -> NDArray[Any]:
+        stored: NDArray[Any] = self._interpreter.get_tensor(index)
+        return stored if quantization is None else quantization.dequantize(stored)
+
+
+def _quantization(details: Any) -> AffineQuantization | None:
+    """Return how the tensor with these details is quantised; None where it holds its values as they are."""
+    dtype, parameters = np.dtype(details["dtype"]), details["quantization_parameters"]
+    if dtype not in _QUANTIZED_DTYPES or len(parameters["scales"]) != 1:
+        return None
+    return AffineQuantization(float(parameters["scales"][0]), int(parameters["zero_points"][0]), dtype)

@@ -1,48 +1,67 @@
-"""Memory traffic and energy of a layer in closed form, for a weight-stationary accelerator with activations on chip.
+"""Memory traffic and energy of a layer.
 
-On an array of R x C, a product with filters of K elements, N filters and T pixels runs in ceil(K / R) * ceil(N / C)
-folds: a block of R x C weights stays in the array while all T pixels stream through it. Per inference,
+Every word that comes from or goes to DRAM passes a buffer once: one SRAM access for each. Besides,
 
-- DRAM is read once for each weight and bias, and for nothing else;
-- SRAM is written and read once for each weight: 2 * weights;
-- SRAM is read for the inputs of every fold, so again for each block of C filters: K * T * ceil(N / C);
-- SRAM is written and read for the partial sums of every fold, so again for each block of R elements:
-  2 * N * T * ceil(K / R).
+- the array reads weights and inputs and writes sums as its dataflow has it (`dataflow.ArrayAccesses`); each sum that it
+  writes is read once, by what continues it or by the next unit; a bias is read once;
+- element-wise operators and copies read their operands and write their results;
+- pooling, activation, reduction and softmax units sit on the way out of the array (CAP'NN, DAC 2020, Figure 2) and read
+  the outputs counted above; only where DRAM holds their operands do they fetch these from the buffer.
 
-Pooling, activation, mean and softmax units sit on the way out of the array (CAP'NN, DAC 2020, Figure 2): what they
-read are the outputs counted above. Element-wise operators fetch their operands and store their results: inputs +
-outputs.
-
-The paper's own equations are not public: these are a reconstruction. docs/decisions/0006-dac20-energy.md says what
-supports it and what does not.
+With weights from DRAM and activations on the chip, as in `dac20`, that is 2 * weights + inputs + 2 * outputs of the
+array. The paper's own equations are not public: these are a reconstruction. docs/decisions/0006-dac20-energy.md says
+what supports it and what does not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hwmodel.accelerator import Accelerator
-    from hwmodel.workload import Layer, MatrixProduct
+    from collections.abc import Iterable
 
-__all__ = ["Energy", "Traffic", "layer_energy", "layer_traffic", "streamed_words"]
+    from hwmodel.accelerator import Accelerator
+    from hwmodel.workload import Layer
+
+__all__ = ["Energy", "Traffic", "energy_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Words that move in one inference: reads of DRAM, reads and writes of SRAM."""
+    """Words that move in one run: reads and writes of DRAM and of SRAM, by what they are (words).
 
-    dram_words: int = 0
-    sram_words: int = 0
+    `dram_weights` are filters and other constants without the biases, which are apart.
+    """
 
-    def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(self.dram_words + other.dram_words, self.sram_words + other.sram_words)
+    dram_weights: int = 0
+    dram_biases: int = 0
+    dram_inputs: int = 0
+    dram_outputs: int = 0
+    sram_weights: int = 0
+    sram_inputs: int = 0
+    sram_outputs: int = 0
+
+    @property
+    def dram_words(self) -> int:
+        """Words between DRAM and the chip."""
+        return self.dram_weights + self.dram_biases + self.dram_inputs + self.dram_outputs
+
+    @property
+    def sram_words(self) -> int:
+        """Reads and writes of on-chip buffers."""
+        return self.sram_weights + self.sram_inputs + self.sram_outputs
+
+    @classmethod
+    def sum(cls, parts: Iterable[Traffic]) -> Traffic:
+        """Return what all `parts` move together."""
+        return cls(*_totals(parts, cls.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """Energy of one inference by component, all in pJ.
+    """Energy of one run by component, all in pJ.
 
     Attributes
     ----------
@@ -55,7 +74,7 @@ class Energy:
     activation
         Rectified elements.
     arithmetic
-        Additions and multiplications outside the array.
+        All other operations outside the array.
     """
 
     dram: float = 0.0
@@ -68,47 +87,36 @@ class Energy:
     @property
     def total(self) -> float:
         """The sum of all components (pJ)."""
-        return float(sum(getattr(self, component.name) for component in fields(self)))
+        return self.dram + self.sram + self.macs + self.pooling + self.activation + self.arithmetic
 
     @property
     def millijoules(self) -> float:
         """The sum of all components (mJ)."""
         return self.total * 1e-9
 
-    def __add__(self, other: Energy) -> Energy:
-        return Energy(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
+    @classmethod
+    def sum(cls, parts: Iterable[Energy]) -> Energy:
+        """Return what all `parts` take together."""
+        return cls(*_totals(parts, cls.__slots__))
 
 
-def streamed_words(product: MatrixProduct, accelerator: Accelerator) -> tuple[int, int]:
-    """Return the words of inputs and of partial sums that stream through the weight-stationary array, over all folds.
-
-    The counts are those of SCALE-Sim 3.0.0 (`sram_if_rd` and `sram_of_wr`).
-    """
-    row_folds = -(-product.reduction // accelerator.rows)
-    column_folds = -(-product.filters // accelerator.columns)
-    streams = product.groups * product.pixels
-    return streams * product.reduction * column_folds, streams * product.filters * row_folds
+def _totals(parts: Iterable[object], names: Iterable[str]) -> list[Any]:
+    parts = list(parts)
+    return [sum(map(attrgetter(name), parts)) for name in names]
 
 
-def layer_traffic(layer: Layer, accelerator: Accelerator) -> Traffic:
-    """Return the words that one layer moves; the module's docstring has the equations."""
-    sram = 2 * layer.weights
-    if layer.product is not None:
-        inputs, outputs = streamed_words(layer.product, accelerator)
-        sram += inputs + 2 * outputs
-    elif layer.kind == "elementwise":
-        sram += layer.inputs + layer.outputs
-    return Traffic(dram_words=layer.weights, sram_words=sram)
-
-
-def layer_energy(layer: Layer, accelerator: Accelerator) -> Energy:
-    """Return the energy of one layer (pJ)."""
-    traffic = layer_traffic(layer, accelerator)
+def energy_of(layer: Layer, traffic: Traffic, accelerator: Accelerator) -> Energy:
+    """Return the energy of a layer that moves `traffic`."""
+    comparisons = layer.comparisons * accelerator.max_pool_pj
+    is_pooling = layer.kind == "pooling"
     return Energy(
         dram=traffic.dram_words * accelerator.dram_pj,
         sram=traffic.sram_words * accelerator.sram_pj,
         macs=layer.macs * accelerator.mac_pj,
-        pooling=layer.comparisons * accelerator.max_pool_pj,
+        pooling=comparisons if is_pooling else 0.0,
         activation=layer.rectified * accelerator.relu_pj,
-        arithmetic=layer.additions * accelerator.add_pj + layer.multiplications * accelerator.multiply_pj,
+        arithmetic=layer.additions * accelerator.add_pj
+        + layer.multiplications * accelerator.multiply_pj
+        + layer.functions * accelerator.mac_pj
+        + (0.0 if is_pooling else comparisons),
     )

@@ -1,7 +1,8 @@
 """What can go wrong in the hardware model.
 
-HardwareError
-└── AcceleratorError    (ValueError)   an accelerator that cannot exist
+HardwareError                                  a batch, a sweep or a layer that cannot be
+├── AcceleratorError     (ValueError)          an accelerator that cannot exist, or a file that describes none
+└── MissingExtraError    (ImportError)         plotting without the packages that it takes
 
 A model file that cannot be read, or whose operators do not fit their tensors, raises
 `edge_runtime.errors.ModelFileError`.
@@ -9,7 +10,7 @@ A model file that cannot be read, or whose operators do not fit their tensors, r
 
 from __future__ import annotations
 
-__all__ = ["AcceleratorError", "HardwareError"]
+__all__ = ["AcceleratorError", "HardwareError", "MissingExtraError"]
 
 
 class HardwareError(Exception):
@@ -17,4 +18,8 @@ class HardwareError(Exception):
 
 
 class AcceleratorError(HardwareError, ValueError):
-    """A field of an accelerator is out of its range."""
+    """A field of an accelerator is out of its range, or a file does not describe one."""
+
+
+class MissingExtraError(HardwareError, ImportError):
+    """A package of an extra is not installed; the message names the extra."""

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.errors import ModelFileError
 from edge_runtime.flatmodel import Graph, read_graph
-from hwmodel.accelerator import DAC20
-from hwmodel.energy import Energy, Traffic, layer_energy, layer_traffic
+from hwmodel.cost import layer_figures
+from hwmodel.energy import Energy, Traffic
+from hwmodel.errors import HardwareError
 from hwmodel.operators import read_workload
+from hwmodel.placement import place
+from hwmodel.presets import DAC20
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hwmodel.accelerator import Accelerator
-    from hwmodel.workload import Layer, Uncosted, Workload
+    from hwmodel.cost import LayerFigures
+    from hwmodel.workload import Uncosted, Workload
 
-__all__ = ["Comparison", "LayerFigures", "Report", "compare", "estimate", "estimate_workload"]
+__all__ = ["Comparison", "Report", "compare", "estimate", "estimate_workload"]
 
-
-@dataclass(frozen=True, slots=True)
-class LayerFigures:
-    """A layer, the words it moves and the energy it takes in one inference."""
-
-    layer: Layer
-    traffic: Traffic
-    energy: Energy
+_DOMINATES = 0.5
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one inference of a model costs on an accelerator.
+    """What one run of a model costs on an accelerator: `batch` inferences together.
 
     Attributes
     ----------
@@ -41,12 +40,15 @@ class Report:
     uncosted
         Work that the figures leave out because the hardware model does not understand it. Where there is any, the
         totals are lower bounds.
+    batch
+        Inferences in a run, beyond the model's own batch size.
     """
 
     model: str
     accelerator: Accelerator
     layers: tuple[LayerFigures, ...]
     uncosted: tuple[Uncosted, ...]
+    batch: int = 1
 
     @cached_property
     def macs(self) -> int:
@@ -59,59 +61,126 @@ class Report:
         return sum(figures.layer.weights for figures in self.layers)
 
     @cached_property
+    def cycles(self) -> int:
+        """Cycles of all layers, one after the other, without waiting for DRAM."""
+        return sum(figures.cycles for figures in self.layers)
+
+    @cached_property
+    def array_cycles(self) -> int:
+        """Those of the cycles in which the array works."""
+        return sum(figures.array_cycles for figures in self.layers)
+
+    @cached_property
+    def utilisation(self) -> float:
+        """Share of the array's multiply-accumulate units that work while the array does (0 to 1)."""
+        return _utilisation(self.macs, self.array_cycles, self.accelerator)
+
+    @cached_property
+    def time_s(self) -> float | None:
+        """Time of a run with waiting for DRAM (s); None where the accelerator states no clock."""
+        return _seconds(sum(figures.elapsed_cycles for figures in self.layers), self.accelerator)
+
+    @cached_property
     def traffic(self) -> Traffic:
         """Words that all layers move."""
-        return sum((figures.traffic for figures in self.layers), Traffic())
+        return Traffic.sum(figures.traffic for figures in self.layers)
 
     @cached_property
     def energy(self) -> Energy:
         """Energy of all layers (pJ)."""
-        return sum((figures.energy for figures in self.layers), Energy())
+        return Energy.sum(figures.energy for figures in self.layers)
 
     @cached_property
-    def totals(self) -> dict[str, float]:
-        """The totals by name: "macs", "weights", "dram_words", "sram_words", "energy", "energy.dram", ... (pJ)."""
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the figures should know, a sentence each."""
+        dense = [figures for figures in self.layers if figures.layer.kind == "dense" and _is_single(figures)]
+        cycles = sum(figures.cycles for figures in dense)
+        if self.cycles and cycles / self.cycles > _DOMINATES:
+            largest = max(dense, key=lambda figures: figures.cycles).layer.name
+            text = (
+                f"dense layers at batch 1 take {cycles / self.cycles:.0%} of the cycles (most: {largest}): the array "
+                "loads each of their weights for a single product; a larger batch shares them"
+            )
+            return (text,)
+        return ()
+
+    @cached_property
+    def totals(self) -> dict[str, float | None]:
+        """The totals by name: "macs", "cycles", "time_s", "dram_words", "energy", "energy.dram", ... (pJ)."""
         return {
             "macs": self.macs,
             "weights": self.weights,
+            "cycles": self.cycles,
+            "time_s": self.time_s,
             "dram_words": self.traffic.dram_words,
             "sram_words": self.traffic.sram_words,
             "energy": self.energy.total,
             **{f"energy.{component}": energy for component, energy in asdict(self.energy).items()},
         }
 
+    def layer_dict(self, figures: LayerFigures) -> dict[str, Any]:
+        """Return a layer's figures as JSON has them."""
+        layer = figures.layer
+        return {
+            "name": layer.name,
+            "operator": layer.operator,
+            "kind": layer.kind,
+            "inputs": layer.inputs,
+            "outputs": layer.outputs,
+            "macs": layer.macs,
+            "weights": layer.weights,
+            "cycles": figures.cycles,
+            "array_cycles": figures.array_cycles,
+            "utilisation": _utilisation(layer.macs, figures.array_cycles, self.accelerator),
+            "time_s": _seconds(figures.elapsed_cycles, self.accelerator),
+            "bound": figures.bound,
+            "tiles": figures.tiles,
+            "array": asdict(figures.accesses),
+            **_words_and_energy(figures.traffic, figures.energy),
+        }
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON has it: plain numbers, energies in pJ unless the name says mJ."""
+        """Return the report as JSON has it: plain numbers, energies in pJ unless the name says mJ, times in s."""
         return {
             "model": self.model,
+            "batch": self.batch,
             "accelerator": asdict(self.accelerator),
             "total": {
-                **_figures(self.macs, self.weights, self.traffic, self.energy),
+                "macs": self.macs,
+                "weights": self.weights,
+                "cycles": self.cycles,
+                "array_cycles": self.array_cycles,
+                "utilisation": self.utilisation,
+                "time_s": self.time_s,
+                **_words_and_energy(self.traffic, self.energy),
                 "energy_mj": self.energy.millijoules,
             },
-            "layers": [
-                {
-                    "name": figures.layer.name,
-                    "operator": figures.layer.operator,
-                    "kind": figures.layer.kind,
-                    "inputs": figures.layer.inputs,
-                    "outputs": figures.layer.outputs,
-                    **_figures(figures.layer.macs, figures.layer.weights, figures.traffic, figures.energy),
-                }
-                for figures in self.layers
-            ],
+            "layers": [self.layer_dict(figures) for figures in self.layers],
             "uncosted": [asdict(work) for work in self.uncosted],
+            "warnings": list(self.warnings),
         }
 
 
-def _figures(macs: int, weights: int, traffic: Traffic, energy: Energy) -> dict[str, Any]:
+def _words_and_energy(traffic: Traffic, energy: Energy) -> dict[str, Any]:
+    words = asdict(traffic)
     return {
-        "macs": macs,
-        "weights": weights,
         "dram_words": traffic.dram_words,
         "sram_words": traffic.sram_words,
+        **{side: {name[5:]: words[name] for name in words if name.startswith(side)} for side in ("dram", "sram")},
         "energy_pj": {**asdict(energy), "total": energy.total},
     }
+
+
+def _utilisation(macs: int, cycles: int, accelerator: Accelerator) -> float:
+    return macs / (cycles * accelerator.rows * accelerator.columns) if cycles else 0.0
+
+
+def _seconds(cycles: float, accelerator: Accelerator) -> float | None:
+    return None if accelerator.clock_mhz is None else cycles / (accelerator.clock_mhz * 1e6)
+
+
+def _is_single(figures: LayerFigures) -> bool:
+    return all(product.pixels == 1 for product in figures.layer.products)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +199,14 @@ class Comparison:
         return {"base": self.base.to_dict(), "cut": self.cut.to_dict(), "ratios": dict(self.ratios)}
 
 
-def estimate(model: bytes | Graph, accelerator: Accelerator = DAC20, *, name: str = "model") -> Report:
+def estimate(
+    model: bytes | Graph,
+    accelerator: Accelerator = DAC20,
+    *,
+    name: str = "model",
+    batch: int = 1,
+    shapes: Mapping[int, tuple[int, ...]] | None = None,
+) -> Report:
     """Cost a model on an accelerator.
 
     Parameters
@@ -139,30 +215,60 @@ def estimate(model: bytes | Graph, accelerator: Accelerator = DAC20, *, name: st
         The content of a .tflite file, or its graph.
     name
         What the report and the messages of errors call the model.
+    batch
+        How many inferences run together, sharing each weight that they fetch.
+    shapes
+        Tensor index -> the shape to assume instead of the file's: what the model would cost with other widths, without
+        making the file.
 
     Raises
     ------
     edge_runtime.errors.ModelFileError
         The content is no .tflite file, is damaged, or an operator's tensors do not fit it.
+    HardwareError
+        `batch` is not 1 or more, or `shapes` names a tensor that the model does not have.
     """
     graph = model if isinstance(model, Graph) else read_graph(model, name)
     try:
-        workload = read_workload(graph)
+        workload = read_workload(_reshaped(graph, shapes) if shapes else graph)
     except ModelFileError as error:
         raise ModelFileError(f"{name}: {error}") from error
-    return estimate_workload(workload, accelerator, name=name)
+    return estimate_workload(workload, accelerator, name=name, batch=batch)
 
 
-def estimate_workload(workload: Workload, accelerator: Accelerator = DAC20, *, name: str = "model") -> Report:
-    """Cost layers that are given as values: of networks of which there is no file."""
+def _reshaped(graph: Graph, shapes: Mapping[int, tuple[int, ...]]) -> Graph:
+    tensors = list(graph.tensors)
+    for index, shape in shapes.items():
+        if not 0 <= index < len(tensors):
+            raise HardwareError(f"shapes has tensor {index}: the model has {len(tensors)} tensors")
+        tensors[index] = replace(tensors[index], shape=tuple(shape))
+    return replace(graph, tensors=tuple(tensors))
+
+
+def estimate_workload(
+    workload: Workload, accelerator: Accelerator = DAC20, *, name: str = "model", batch: int = 1
+) -> Report:
+    """Cost layers that are given as values: of networks of which there is no file.
+
+    Raises
+    ------
+    HardwareError
+        `batch` is not 1 or more.
+    """
+    if batch < 1:
+        raise HardwareError(f"batch is {batch}: expected 1 or more inferences together")
+    workload = workload.batched(batch)
     layers = tuple(
-        LayerFigures(layer, layer_traffic(layer, accelerator), layer_energy(layer, accelerator))
-        for layer in workload.layers
+        layer_figures(layer, accelerator, placement)
+        for layer, placement in zip(workload.layers, place(workload, accelerator), strict=True)
     )
-    return Report(name, accelerator, layers, workload.uncosted)
+    return Report(name, accelerator, layers, workload.uncosted, batch)
 
 
 def compare(base: Report, cut: Report) -> Comparison:
     """Return the ratio of each total of `cut` to that of `base`."""
-    ratios = {figure: cut.totals[figure] / value if value else None for figure, value in base.totals.items()}
+    ratios: dict[str, float | None] = {}
+    for figure, value in base.totals.items():
+        part = cut.totals[figure]
+        ratios[figure] = part / value if value and part is not None else None
     return Comparison(base, cut, ratios)

@@ -37,13 +37,19 @@ def packed_files(content: bytes | memoryview) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
             entries = packed.infolist()
-            if sum(entry.file_size for entry in entries) > _BYTES_MAX:
-                raise ModelFileError("the files packed with the model hold more than 64 MiB: they are no labels")
-            target = io.BytesIO()
-            with zipfile.ZipFile(target, "w") as alone:
-                for entry in entries:
-                    values = packed.read(entry)
-                    alone.writestr(zipfile.ZipInfo(entry.filename, entry.date_time), values, entry.compress_type)
-            return target.getvalue() if entries else b""
+            is_small = sum(entry.file_size for entry in entries) <= _BYTES_MAX
+            if entries and is_small:
+                return _alone(packed, entries)
     except _UNREADABLE:
         return b""
+    if not is_small:
+        raise ModelFileError("the files packed with the model hold more than 64 MiB: they are no labels")
+    return b""
+
+
+def _alone(packed: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as alone:
+        for entry in entries:
+            alone.writestr(zipfile.ZipInfo(entry.filename, entry.date_time), packed.read(entry), entry.compress_type)
+    return target.getvalue()

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from cloud_pruner.conversion import DIFFERENCE_MAX, convert
+from cloud_pruner.conversion import convert
 from cloud_pruner.errors import ConversionError, MissingExtraError
 from cloud_pruner.images import ImageSet
+from cloud_pruner.quantization import DIFFERENCE_MAX
 from edge_runtime.digests import digest_of
 from edge_runtime.errors import InputError
 from edge_runtime.interpreter import LoadedModel
@@ -85,6 +86,7 @@ def test_the_result_computes_what_the_network_computes(network, digits: ImageSet
     assert (report.input_shape, report.classes, report.parameters) == ((8, 8, 1), 10, network.count_params())
     assert (report.compared_on, report.images) == ("images", 64)
     assert 0 <= report.max_difference <= DIFFERENCE_MAX
+    assert (report.quantize, report.top1_agreement) == ("none", 1.0)
     assert [path.name for path in tmp_path.iterdir() if path != source] == ["base.tflite"]
 
 

@@ -49,6 +49,17 @@ def test_logits_become_probabilities_and_probabilities_stay(base: StoredModel):
     )
 
 
+@pytest.mark.parametrize("softmax", [True, False])
+def test_an_int8_model_serves_like_a_float_one(softmax):
+    quantized = ServingModel(describe(tflite_file(CLASSES, softmax=softmax, quantized=True)))
+    plain = ServingModel(describe(tflite_file(CLASSES, softmax=softmax)))
+
+    for label in CLASSES:
+        probabilities = quantized.probabilities(pixels(label))
+        assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+        np.testing.assert_allclose(probabilities, plain.probabilities(pixels(label)), atol=0.05)
+
+
 def test_a_cut_serves_and_one_in_so_many_images_is_counted_by_the_base(models: Models):
     counted: list[str] = []
     classifier = EdgeClassifier(models, counted=counted.append, audit_every=3)
@@ -141,7 +152,7 @@ def test_a_model_that_does_not_fit_its_manifest_is_not_served(base: StoredModel)
         )
     with pytest.raises(ModelFileError, match=r"has outputs \(4,\), its manifest names 3 classes"):
         ServingModel(StoredModel(replace(base.manifest, classes=CLASSES[:3]), base.content))
-    with pytest.raises(ModelFileError, match=r"takes uint8 inputs: only models with float32 inputs"):
+    with pytest.raises(ModelFileError, match=r"takes uint8 inputs: only float32 or quantised inputs"):
         ServingModel(describe(tflite_file(CLASSES, dtype="uint8")))
 
 

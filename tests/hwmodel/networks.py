@@ -6,53 +6,41 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwmodel import Layer, MatrixProduct, Workload
+from hwmodel import Workload, convolution, dense, max_pooling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import keras
 
-# Side of the output, input channels, filters of each 3x3 convolution (Simonyan & Zisserman 2015, column D).
-VGG16_CONVOLUTIONS = (
-    (224, 3, 64), (224, 64, 64),
-    (112, 64, 128), (112, 128, 128),
-    (56, 128, 256), (56, 256, 256), (56, 256, 256),
-    (28, 256, 512), (28, 512, 512), (28, 512, 512),
-    (14, 512, 512), (14, 512, 512), (14, 512, 512),
-)  # fmt: skip
-VGG16_POOLS = ((112, 64), (56, 128), (28, 256), (14, 512), (7, 512))
-VGG16_DENSE = ((7 * 7 * 512, 4096), (4096, 4096), (4096, 1000))
+    from hwmodel import Layer
+
+# Filters of each 3x3 convolution, a max pooling behind each block (Simonyan & Zisserman 2015, column D).
+VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+VGG16_PRUNED = ("conv5_1", "conv5_2", "conv5_3", "fc6", "fc7")
 
 
-def vgg16() -> Workload:
-    """VGG-16 for 224x224 images and 1000 classes."""
-    return Workload((*_vgg16_convolutions(), *_vgg16_pools(), *_vgg16_dense()))
+def vgg16(*, kept: float = 1.0) -> Workload:
+    """VGG-16 for 224x224 images and 1000 classes; `kept` of the units of its last five hidden layers.
 
+    Those are the layers that CAP'NN prunes (DAC 2020, sections V and V.C); the outputs of fc8 all stay.
+    """
+    layers: list[Layer] = []
+    side, channels = 224, 3
 
-def _vgg16_convolutions() -> Iterator[Layer]:
-    for i, (side, channels, filters) in enumerate(VGG16_CONVOLUTIONS, 1):
-        product = MatrixProduct(reduction=9 * channels, filters=filters, pixels=side * side)
-        outputs = side * side * filters
-        weights = 9 * channels * filters + filters
-        yield Layer(
-            f"conv{i}", "CONV_2D", "convolution", side * side * channels, outputs, weights, product, rectified=outputs
-        )
+    def units(name: str, count: int) -> int:
+        return round(kept * count) if name in VGG16_PRUNED else count
 
-
-def _vgg16_pools() -> Iterator[Layer]:
-    for i, (side, channels) in enumerate(VGG16_POOLS, 1):
-        outputs = side * side * channels
-        yield Layer(f"pool{i}", "MAX_POOL_2D", "pooling", 4 * outputs, outputs, comparisons=3 * outputs)
-
-
-def _vgg16_dense() -> Iterator[Layer]:
-    for i, (inputs, units) in enumerate(VGG16_DENSE, 6):
-        rectified = 0 if units == 1000 else units  # the last one ends in a softmax
-        product = MatrixProduct(reduction=inputs, filters=units, pixels=1)
-        yield Layer(
-            f"fc{i}", "FULLY_CONNECTED", "dense", inputs, units, inputs * units + units, product, rectified=rectified
-        )
+    for block, widths in enumerate(VGG16, 1):
+        for step, width in enumerate(widths, 1):
+            name = f"conv{block}_{step}"
+            layers.append(convolution(name, (side, side, channels), units(name, width), relu=True))
+            channels = units(name, width)
+        layers.append(max_pooling(f"pool{block}", (side, side, channels)))
+        side //= 2
+    inputs = side * side * channels
+    for name, count in (("fc6", 4096), ("fc7", 4096), ("fc8", 1000)):
+        layers.append(dense(name, inputs, units(name, count), relu=name != "fc8"))
+        inputs = units(name, count)
+    return Workload(tuple(layers))
 
 
 def small_network(*, filters: int = 8) -> keras.Model:

@@ -7,10 +7,10 @@ import warnings
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from edge_runtime.flatmodel import BaseModel, PruningPlan, normalize, read_graph
+from edge_runtime.flatmodel import BaseModel, LayerCut, PruningPlan, extract, normalize, read_graph, takes_any_batch
 from edge_runtime.interpreter import LoadedModel
 from tests.support.random_cuts import random_cuts
-from tests.support.reference import masked_network
+from tests.support.reference import kept_units, masked_network
 from tests.support.tflite_kinds import INTEGER_KINDS
 
 # Of the range of the outputs. Float layers sum in another order when some of their inputs are gone.
@@ -91,6 +91,69 @@ def check_cutting_again(kind, base, cuts, images, rng):
 
 def _prunable_units(base):
     return sum(base.channels.groups[number].units for number in base.channels.prunable)
+
+
+def check_parts(kind, base, cuts, images, rng):
+    """A part of the network, from one activation on, computes the same with any batch, and can be cut like the whole.
+
+    Return the activation, or None if there is none that all later ones follow from.
+    """
+    boundaries = [tensor for tensor in _prunable_activations(base) if _separates(base.graph, tensor)]
+    if not boundaries:
+        return None
+    boundary = int(rng.choice(boundaries))
+    before = extract(bytes(base.content), list(base.graph.inputs), [boundary])
+    after = extract(bytes(base.content), [boundary], list(base.graph.outputs))
+    whole = outputs(base.content, images)
+    values = _run_with_batch(before, images)
+    assert_same(kind, _run_with_batch(after, values), whole)
+    part = BaseModel(after, inputs_are_cut=True)
+    keeps = kept_units(base, cuts)
+    ((axis, labels),) = base.channels.axes[boundary].items()
+    # Folds that stand before the boundary change what arrives there.
+    cut_before = extract(bytes(base.emit(cuts)), list(base.graph.inputs), [boundary])
+    arriving = _run_with_batch(cut_before, images)
+    assert arriving.shape[axis] == keeps[labels].sum()
+    assert_same(kind, outputs(part.emit(_cuts_of_part(base, part, cuts)), arriving), outputs(base.emit(cuts), images))
+    return boundary
+
+
+def _run_with_batch(content, values):
+    batch = 3 if takes_any_batch(read_graph(content)) else 1
+    return LoadedModel(content, batch=batch).run(values)[0]
+
+
+def _prunable_activations(base):
+    """Activations whose last axis carries prunable channels; only those can be the input of a part."""
+    for number in base.channels.prunable:
+        for tensor in base.channels.groups[number].tensors:
+            if list(base.channels.axes[tensor]) == [len(base.graph.tensors[tensor].shape) - 1]:
+                yield tensor
+
+
+def _separates(graph, boundary):
+    """Whether the outputs follow from this activation alone."""
+    pending = list(graph.outputs)
+    while pending:
+        tensor = pending.pop()
+        if tensor in graph.inputs:
+            return False
+        if tensor != boundary and tensor in graph.producer:
+            pending += [source for source in graph.producer[tensor].inputs if source >= 0]
+    return True
+
+
+def _cuts_of_part(base, part, cuts):
+    """Return the cuts of the whole as cuts of a part, without folds of layers that it lacks."""
+    keeps, by_units = kept_units(base, cuts), []
+    for group in part.channels.groups:
+        kept = np.ones(group.units, bool)
+        for tensor in group.tensors:
+            for axis, labels in part.channels.axes[tensor].items():
+                kept[labels - group.first] = keeps[base.channels.axes[tensor][axis]]
+        if not kept.all():
+            by_units.append(LayerCut(group.tensors[0], group.units, np.flatnonzero(kept)))
+    return by_units
 
 
 def check_plan(base, cuts):

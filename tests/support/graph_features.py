@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from edge_runtime.flatmodel import BaseModel
+if TYPE_CHECKING:
+    from edge_runtime.flatmodel import BaseModel
 
 
 def prunable_features(base: BaseModel) -> set[str]:
@@ -42,7 +45,7 @@ def _uses(base, operator, sources, carried):
         yield "residual ADD" if kind == "ADD" else "MUL by a gate" if len(shapes) == 2 else "MUL of maps"
     if kind in {"CONCATENATION", "STRIDED_SLICE", "SLICE", "PAD", "SPLIT", "SPLIT_V"} and after[axis] != before[axis]:
         yield f"{kind} of channels"
-    if kind in {"STRIDED_SLICE"} and after[axis] == before[axis]:
+    if kind == "STRIDED_SLICE" and after[axis] == before[axis]:
         yield f"{kind} of pixels"
     if kind == "RESHAPE" and len(before) != len(after):
         yield "flatten" if len(after) == 2 else "unflatten" if len(before) == 2 else "reshape"

@@ -13,11 +13,6 @@ from tests.support.random_layers import hard_swish
 BLOCKS = {}
 
 
-def possible_blocks(lacks):
-    """Return the names of the blocks that do without the operators `lacks`."""
-    return [name for name in BLOCKS if name.upper() not in lacks]
-
-
 def _block(function):
     BLOCKS[function.__name__.removeprefix("_")] = function
     return function
@@ -133,10 +128,13 @@ def _channel_gate(draw, x):
 
 @_block
 def _split_branches(draw, x):
-    """Unequal parts go ways of their own (SPLIT_V)."""
-    x = draw.unit(x, draw.whole(5, 12))
-    sizes = [draw.whole(1, 2), draw.whole(1, 2)]
-    parts = tf.split(x, [*sizes, x.shape[-1] - sum(sizes)], -1)
+    """Parts go ways of their own; equal ones (SPLIT, as in ShuffleNet V2) or not (SPLIT_V)."""
+    if draw.chance():
+        parts = tf.split(draw.unit(x, 3 * draw.whole(2, 4)), 3, -1)
+    else:
+        x = draw.unit(x, draw.whole(5, 12))
+        sizes = [draw.whole(1, 2), draw.whole(1, 2)]
+        parts = tf.split(x, [*sizes, x.shape[-1] - sum(sizes)], -1)
     return tf.concat([draw.unit(parts[0]), parts[1], draw.unit(parts[2])], -1)
 
 
@@ -279,8 +277,7 @@ def _arithmetic(draw, x):
 @_block
 def _one_dimensional(draw, x):
     """A convolution along one side alone: RESHAPE, CONV_2D, and back."""
-    rows, total = draw.unit(x), tf.reduce_mean if "SUM" in draw.lacks else tf.reduce_sum
-    rows = draw.one_of(tf.reduce_mean, tf.reduce_max, total)(rows, draw.one_of(1, 2))
+    rows = draw.one_of(tf.reduce_mean, tf.reduce_max, tf.reduce_sum)(draw.unit(x), draw.one_of(1, 2))
     y = tf.nn.conv1d(rows, draw.weights(3, rows.shape[-1], x.shape[-1]), 1, "SAME")
     return x + tf.expand_dims(draw.bias(y), draw.one_of(1, 2)) if x.shape[1] == x.shape[2] else tf.expand_dims(y, 1)
 

@@ -32,13 +32,16 @@ def random_cut(base, group, keeps, rng, folds):
 
 
 def random_fold(base, group, cut, consumer, rng, kind):
-    """Return a fold into one layer, or None where nothing is to be folded or the layer reads units unequally often."""
+    """Return a fold into one layer, or None where nothing is to be folded or the layer takes up none."""
+    if base.graph.operators[consumer.operator].kind == "TRANSPOSE_CONV":
+        return None
     labels = base.channels.axes[consumer.weight][len(base.graph.tensors[consumer.weight].shape) - 1]
     units, repeats = np.unique(labels[labels >= 0] - group.first, return_counts=True)
     is_own = (units >= 0) & (units < group.units)
     units, repeats = units[is_own], repeats[is_own]
     pruned, kept = int(np.isin(units, cut.pruned).sum()), int(np.isin(units, cut.kept).sum())
-    if kind == "none" or not pruned or not kept or len(set(repeats)) > 1 or consumer.bias < 0:
+    # A layer that reads some units more often than others takes up none either.
+    if kind == "none" or not pruned or len(set(repeats)) > 1:
         return None
     columns = kept if kind == "linear" else 0
     coefficients = rng.normal(0, 0.7 / np.sqrt(max(columns, 1)), (pruned, columns))

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from edge_runtime.errors import ModelFileError
 from edge_runtime.interpreter import LoadedModel
-from tests.support.random_blocks import BLOCKS, possible_blocks
+from tests.support.random_blocks import BLOCKS
 from tests.support.random_layers import Draw
 from tests.support.tflite_kinds import LACKS, convert
 
@@ -44,7 +44,7 @@ def _draw_graph(kind, seed, attempt):
     side, lacks = int(rng.integers(8, 13)), LACKS.get(kind, frozenset())
     # The converter leaves weights of less than 1024 elements as they are in dynamic range quantisation.
     narrowest, widest = (12, 18) if kind == "dynamic" else (2, 12)
-    names = possible_blocks(lacks)
+    names = list(BLOCKS)
     chosen = [names[seed % len(names)], *rng.choice(names, rng.integers(0, 3))]
     rng.shuffle(chosen)
 

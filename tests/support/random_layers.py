@@ -72,11 +72,12 @@ class Draw:
         """Batch normalisation."""
         channels = x.shape[-1]
         mean, variance = self.vector(channels), self.vector(channels, 0.4, 1.6)
-        return tf.nn.batch_normalization(x, mean, variance, self.vector(channels), self.vector(channels, 0.6, 1.4), 1e-3)
+        return tf.nn.batch_normalization(
+            x, mean, variance, self.vector(channels), self.vector(channels, 0.6, 1.4), 1e-3
+        )
 
     def activated(self, x):
-        kinds = [tf.nn.relu, tf.nn.relu, tf.nn.relu6, tf.nn.tanh, tf.nn.leaky_relu]
-        return self.one_of(*kinds, *([] if "HARD_SWISH" in self.lacks else [hard_swish]))(x)
+        return self.one_of(tf.nn.relu, tf.nn.relu, tf.nn.relu6, tf.nn.tanh, tf.nn.leaky_relu, hard_swish)(x)
 
     def unit(self, x, filters=None, kernel=None, *, stride=1):
         """A convolution, its activation, and batch normalisation before it, behind it, or not at all."""

@@ -8,11 +8,14 @@ the whole network's weights and biases, plainly, in float64.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edge_runtime.flatmodel import BaseModel
+if TYPE_CHECKING:
+    from edge_runtime.flatmodel import BaseModel
 
 
 def masked_network(base: BaseModel, cuts) -> bytes:
@@ -62,8 +65,8 @@ def _fold(network, consumer, folds, keeps):
         pruned = [places[unit] for unit in cut.pruned if len(places[unit])]
         B = fold.coefficients * 2.0**fold.coefficient_exponent
         v = fold.offsets * 2.0**fold.offset_exponent
-        # The k-th appearances of all units belong together: they are those at one pixel of a flattened map.
-        for k in range(len(kept[0])):
+        # The k-th appearances of all units belong together: those at one pixel of a flattened map.
+        for k in range(len(pruned[0])):
             lost = whole[..., [indices[k] for indices in pruned]]
             shift += (lost @ v).reshape(len(shift), -1).sum(axis=1)
             if fold.is_linear:
@@ -89,7 +92,7 @@ def _fold(network, consumer, folds, keeps):
 
 
 def _ranges(parts, zero_points, dtype):
-    """Return by what each scale must grow for the weights that share it, one of `parts`, to fit; and the zero points."""
+    """Return by what each scale must grow for the weights that share it (one of `parts`) to fit; and zero points."""
     if dtype == np.int8:
         return np.array([max(1.0, np.abs(part).max() / 127) for part in parts]), zero_points
     growth, moved = np.ones(len(parts)), np.array(zero_points)
