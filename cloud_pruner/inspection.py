@@ -10,7 +10,7 @@ import math
 import zipfile
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from edge_runtime.flatmodel.associated_files import packed_files
 from edge_runtime.flatmodel.channel_rules import RULES
 from edge_runtime.flatmodel.flatbuffer import Reader
 from edge_runtime.flatmodel.layout import LAYOUT_ENTRY
+from edge_runtime.flatmodel.schema import ModelField, SignatureField
 from hwmodel import read_workload
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from edge_runtime.flatmodel import BaseModel, ChannelGroup, Channels, Graph, Operator, Tensor
 
 __all__ = ["GroupInspection", "LayerInspection", "ModelInspection", "TensorInspection", "inspect_model"]
-
-# Fields of the schema's `Model` and `SignatureDef` tables.
-_SIGNATURE_DEFS: Final = 7
-_SIGNATURE_KEY: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +54,8 @@ class LayerInspection:
         Elements of its weights and biases.
     macs
         Multiply-accumulate operations of one run; None where the hardware model does not know the operator.
+    reason
+        Why its output channels are no units; empty where they are.
     """
 
     operator: int
@@ -70,6 +69,7 @@ class LayerInspection:
     prunable_units: int
     parameters: int
     macs: int | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,7 @@ def inspect_model(base: BaseModel) -> ModelInspection:
     """
     graph, channels = base.graph, base.channels
     workload = read_workload(graph)
+    signatures = Reader(base.content).root().tables(ModelField.SIGNATURE_DEFS)
     macs = _macs_by_operator(graph, deque((layer.name, layer.operator, layer.macs) for layer in workload.layers))
     layers = tuple(
         _layer(graph, channels, operator, constants, macs.get(operator.index))
@@ -175,7 +176,7 @@ def inspect_model(base: BaseModel) -> ModelInspection:
         inputs=tuple(_tensor(graph.tensors[index]) for index in graph.inputs),
         outputs=tuple(_tensor(graph.tensors[index]) for index in graph.outputs),
         metadata=tuple(name for name in graph.metadata if name != LAYOUT_ENTRY),
-        signatures=tuple(table.text(_SIGNATURE_KEY) for table in Reader(base.content).root().tables(_SIGNATURE_DEFS)),
+        signatures=tuple(table.text(SignatureField.KEY) for table in signatures),
         packed_files=_packed_names(base.content),
     )
 
@@ -233,6 +234,7 @@ def _layer(
         prunable_units=int(may_go.sum()),
         parameters=sum(constant.size for constant in constants),
         macs=macs,
+        reason="" if len(units) else channels.barriers.get(operator.index, "hands on channels that stay"),
     )
 
 

@@ -62,6 +62,11 @@ def _print(name: str, size: int, inspection: ModelInspection) -> None:
         [_layer_row(layer) for layer in inspection.layers],
         texts={1: 15, 2: 11, 4: 6},
     )
+    without = [layer for layer in inspection.layers if layer.reason]
+    for layer in without:
+        print(_printable(f"op {layer.operator} has no prunable units: {layer.kind} {layer.reason}"))
+    if without:
+        print()
     _print_table(
         f"{len(inspection.groups)} channel groups",
         ("group", "units", "made by", "read by", "parameters", "prunable"),

@@ -14,7 +14,7 @@ import flatbuffers
 
 from edge_runtime.errors import ModelFileError
 from edge_runtime.flatmodel.flatbuffer import Reader
-from edge_runtime.flatmodel.schema import ModelField, SubGraphField, TensorField
+from edge_runtime.flatmodel.schema import ModelField, SignatureField, SubGraphField, TensorField
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,10 +31,8 @@ _LEAST: Final = 1 << 20
 # Element size of the largest bias.
 _BIAS_BYTES: Final = 8
 # Fields, by number, of tables that only the object API reads (schema.fbs).
-_MODEL_TEXTS: Final = (3,)
-_MODEL_SIGNATURES: Final = 7
 _MODEL_GROUPS: Final[dict[int, tuple[int, ...]]] = {8: (0,), 9: (4,)}
-_SIGNATURE_TEXTS, _SIGNATURE_MAPS, _MAP_TEXTS = (2,), (0, 1), (0,)
+_MAP_TEXTS: Final = (0,)
 _GRAPH_TEXTS, _TENSOR_VARIANTS, _SPARSITY_DIMENSIONS = (4,), 9, 2
 # An operator's field with the type of its options (these follow it) -> type -> texts in the options: of
 # VarHandleOptions; of StablehloCustomCallOptions and StableHLOCompositeOptions.
@@ -50,10 +48,10 @@ def check_lists(content: bytes) -> None:
         They do, or lie outside of the file.
     """
     model = Reader(content).root()
-    _read_texts(model, _MODEL_TEXTS)
-    for signature in model.tables(_MODEL_SIGNATURES):
-        _read_texts(signature, _SIGNATURE_TEXTS)
-        for field in _SIGNATURE_MAPS:
+    model.text(ModelField.DESCRIPTION)
+    for signature in model.tables(ModelField.SIGNATURE_DEFS):
+        signature.text(SignatureField.KEY)
+        for field in (SignatureField.INPUTS, SignatureField.OUTPUTS):
             for entry in signature.tables(field):
                 _read_texts(entry, _MAP_TEXTS)
     for field, texts in _MODEL_GROUPS.items():

@@ -78,12 +78,15 @@ class Channels:
     counts
         Tensor index of a shape, or of amounts, begins and ends -> index of an element -> `(n,) int32`: the element is
         how many of these units are kept.
+    barriers
+        Operator index -> why it ended the channels that reach it, and those that leave it never were units.
     """
 
     groups: tuple[ChannelGroup, ...]
     units: int
     axes: Mapping[int, Mapping[int, Labels]]
     counts: Mapping[int, Mapping[int, Labels]]
+    barriers: Mapping[int, str]
 
     def group_of(self, tensor: int) -> int:
         """Return the index of the group whose channels activation `tensor` carries.
@@ -126,6 +129,7 @@ def find_channels(graph: Graph, *, inputs_are_cut: bool = False) -> Channels:
         shape = graph.tensors[tensor].shape
         if inputs_are_cut and len(shape) >= 2:
             walk.carry(tensor, len(shape) - 1, walk.new_units(shape[-1]))
+    barriers: dict[int, str] = {}
     for operator in graph.operators:
         rule = RULES.get(operator.kind)
         try:
@@ -134,12 +138,13 @@ def find_channels(graph: Graph, *, inputs_are_cut: bool = False) -> Channels:
             rule(walk, operator)
         except Barrier as barrier:
             walk.bar_operator(operator, str(barrier))
+            barriers[operator.index] = str(barrier)
     for tensor in graph.outputs:
         walk.bar(tensor, "network output")
-    return _assemble(walk)
+    return _assemble(walk, barriers)
 
 
-def _assemble(walk: ChannelWalk) -> Channels:
+def _assemble(walk: ChannelWalk, barriers: Mapping[int, str]) -> Channels:
     numbering = _Numbering(walk)
     for tensor, carried in walk.carried.items():
         owners = numbering.groups_of(carried.labels)
@@ -158,6 +163,7 @@ def _assemble(walk: ChannelWalk) -> Channels:
         units=sum(group.units for group in numbering.groups.values()),
         axes=numbering.renumbered(axes),
         counts=numbering.renumbered(walk.counts),
+        barriers=barriers,
     )
 
 

@@ -145,17 +145,15 @@ class Graph:
 
     @cached_property
     def parameters(self) -> int:
-        """Number of weights and biases: the elements of all non-integer-shaped constants that layers multiply or add.
+        """Number of weights and biases: the elements of all constants that are floats or quantised.
 
-        Shape and axis constants (int32 vectors that are no layer's bias) do not count.
+        Shapes, axes and the like, which are plain integers, do not count.
         """
-        biases = {operator.input(2) for operator in self.operators}
         return sum(
             tensor.size
             for tensor in self.tensors
             if tensor.is_constant
-            and tensor.dtype is not None
-            and (tensor.dtype.kind == "f" or tensor.quantization is not None or tensor.index in biases)
+            and (tensor.quantization is not None or (tensor.dtype is not None and tensor.dtype.kind == "f"))
         )
 
 

@@ -177,7 +177,7 @@ def _plan_from(fields: dict[str, Any]) -> PruningPlan:
     base = fields["base"]
     if not isinstance(base, str) or not base.isalnum():
         raise PlanError("not a pruning plan: its base is no digest")
-    return PruningPlan(base, tuple(_cut_from(cut) for cut in fields["cuts"]))
+    return PruningPlan(base, tuple(_cut_from(cut) for cut in _list(fields, "cuts")))
 
 
 def _number(fields: dict[str, Any], name: str, least: int, most: int) -> int:
@@ -187,13 +187,20 @@ def _number(fields: dict[str, Any], name: str, least: int, most: int) -> int:
     return value
 
 
+def _list(fields: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    value = fields[name]
+    if not isinstance(value, list):
+        raise PlanError(f"not a pruning plan: {name} is no list")
+    return value
+
+
 def _cut_from(fields: dict[str, Any]) -> LayerCut:
     tensor, units = _number(fields, "tensor", 0, _INDEX_MAX), _number(fields, "units", 1, _UNITS_MAX)
     bits = np.frombuffer(fields["kept"], dtype=np.uint8)
     if len(bits) != (units + 7) // 8:
         raise PlanError(f"layer of tensor {tensor}: {len(bits)} bytes of kept bits for {units} units")
     kept = np.flatnonzero(np.unpackbits(bits, count=units)).astype(np.int64)
-    return LayerCut(tensor, units, kept, tuple(_folds_from(fields["folds"], len(kept), units - len(kept))))
+    return LayerCut(tensor, units, kept, tuple(_folds_from(_list(fields, "folds"), len(kept), units - len(kept))))
 
 
 def _folds_from(folds: list[dict[str, Any]], kept: int, pruned: int) -> Iterable[Fold]:

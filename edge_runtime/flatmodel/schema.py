@@ -22,6 +22,7 @@ __all__ = [
     "OperatorCodeField",
     "OperatorField",
     "QuantizationField",
+    "SignatureField",
     "SubGraphField",
     "TensorField",
 ]
@@ -32,7 +33,13 @@ FILE_IDENTIFIER: Final = b"TFL3"
 class ModelField:
     """Fields of the root table."""
 
-    VERSION, OPERATOR_CODES, SUBGRAPHS, DESCRIPTION, BUFFERS, _METADATA_BUFFER, METADATA = range(7)
+    VERSION, OPERATOR_CODES, SUBGRAPHS, DESCRIPTION, BUFFERS, _METADATA_BUFFER, METADATA, SIGNATURE_DEFS = range(8)
+
+
+class SignatureField:
+    """Fields of `SignatureDef`."""
+
+    INPUTS, OUTPUTS, KEY = range(3)
 
 
 class OperatorCodeField:
