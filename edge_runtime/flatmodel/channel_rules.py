@@ -75,7 +75,7 @@ def _transposed_convolution(walk: ChannelWalk, operator: Operator) -> None:
     filters, inputs = _layer_weights(walk, weight, bias, rank=4)
     walk.own_constant(shape)
     sides = walk.integers(shape)
-    if walk.shape(source)[-1:] != (inputs,) or walk.shape(target)[-1:] != (filters,) or len(sides) != 4:
+    if walk.shape(source)[-1:] != (inputs,) or walk.shape(target)[-1:] != (filters,) or sides.tolist()[3:] != [filters]:
         raise Barrier("has weights that do not fit its input or output")
     own = _own_channels(walk, operator, weight, bias, filters)
     walk.count(shape, 3, own)
@@ -89,10 +89,10 @@ def _depthwise(walk: ChannelWalk, operator: Operator) -> None:
     if read is None:
         raise Barrier("reads channels that stay")
     constant = walk.own_constant(weight)
-    channels = constant.shape[-1]
-    _check_bias(walk, bias, channels)
-    if len(constant.shape) != 4 or constant.shape[0] != 1 or channels % len(read) or not channels:
+    if len(constant.shape) != 4 or constant.shape[0] != 1 or constant.shape[3] % len(read):
         raise Barrier("has weights that do not fit its input")
+    channels = constant.shape[3]
+    _check_bias(walk, bias, channels)
     if walk.shape(target)[-1:] != (channels,) or constant.dtype not in _WEIGHT_DTYPES:
         raise Barrier("has weights that do not fit its output, or of a kind that is not understood")
     _check_scales(walk, weight, axis=3)
@@ -289,7 +289,7 @@ def _split(walk: ChannelWalk, operator: Operator) -> None:
         raise Barrier("has outputs that do not fit its input")
     if not is_plain:
         walk.own_constant(operator.input(1))
-        if (walk.integers(operator.input(1)) != sides).any():
+        if walk.integers(operator.input(1)).tolist() != sides:
             raise Barrier("leaves the size of a part open")
     elif len(sides) > 1:
         _one_block(walk, carried.labels, len(sides))
@@ -386,7 +386,7 @@ def _space_to_depth(walk: ChannelWalk, operator: Operator) -> None:
     labels = walk.channels_last(source)
     if labels is None:
         return
-    channels = walk.shape(target)[-1]
+    channels = math.prod(walk.shape(target)[-1:])
     if channels % len(labels):
         raise Barrier("has an output that does not fit its input")
     walk.charge(channels)
@@ -399,7 +399,7 @@ def _depth_to_space(walk: ChannelWalk, operator: Operator) -> None:
     labels = walk.channels_last(source)
     if labels is None:
         return
-    channels = walk.shape(target)[-1]
+    channels = math.prod(walk.shape(target)[-1:])
     if not channels or len(labels) % channels:
         raise Barrier("has an output that does not fit its input")
     walk.carry(target, len(walk.shape(target)) - 1, _one_block(walk, labels, len(labels) // channels))

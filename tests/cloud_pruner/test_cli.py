@@ -189,7 +189,7 @@ class TestBadInput:
         assert "error:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["convert", "profile", "prune", "serve", "demo"])
+@pytest.mark.parametrize("command", ["convert", "inspect", "profile", "prune", "serve", "demo"])
 def test_help_has_an_example(capsys, command):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
