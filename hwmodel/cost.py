@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from hwmodel.dataflow import ArrayAccesses, array_accesses, map_product
+from hwmodel.dataflow import ArrayAccesses, array_accesses
 from hwmodel.energy import Energy, Traffic, energy_of
 from hwmodel.placement import Placement, place
 from hwmodel.tiling import Rooms, overlapped, schedule_product
@@ -104,7 +104,7 @@ def _on_array(layer: Layer, accelerator: Accelerator, placement: Placement) -> t
         weights += plan.weights if product.stored else 0
         inputs += plan.inputs + (0 if product.stored else plan.weights)
         outputs += plan.outputs
-        folded = accelerator.dataflow != "os" and map_product(product, accelerator).row_folds > 1
+        folded = one.output_writes > product.groups * product.filters * product.pixels
         sums += 2 * one.output_writes * (accelerator.sum_words if folded else 1)
     biases = layer.weights - layer.filter_weights
     fetched = biases if placement.weights else 0

@@ -43,6 +43,10 @@ class Mapping:
     streamed: int
     overhead: int
 
+    def cycles(self, tiles: int = 1) -> int:
+        """Return the cycles of all folds, with what streams cut into `tiles` parts that pass through them in turn."""
+        return self.row_folds * self.column_folds * (self.streamed + tiles * self.overhead)
+
 
 @dataclass(frozen=True, slots=True)
 class ArrayAccesses:
@@ -78,9 +82,7 @@ def map_product(product: MatrixProduct, accelerator: Accelerator) -> Mapping:
 
 def array_cycles(product: MatrixProduct, accelerator: Accelerator, *, tiles: int = 1) -> int:
     """Return the cycles of a product, with what streams cut into `tiles` parts that pass through all folds in turn."""
-    mapping = map_product(product, accelerator)
-    folds = product.groups * mapping.row_folds * mapping.column_folds
-    return folds * (mapping.streamed + tiles * mapping.overhead)
+    return product.groups * map_product(product, accelerator).cycles(tiles)
 
 
 def array_accesses(product: MatrixProduct, accelerator: Accelerator, *, tiles: int = 1) -> ArrayAccesses:

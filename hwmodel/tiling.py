@@ -23,7 +23,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hwmodel.dataflow import Mapping, array_cycles, map_product
+from hwmodel.dataflow import Mapping, map_product
 
 if TYPE_CHECKING:
     from hwmodel.accelerator import Accelerator
@@ -113,12 +113,12 @@ def schedule_product(
     """
     group = _Group(product, map_product(product, accelerator), accelerator, rooms)
     if not weights and not inputs and not group.sums_moved(1):
-        return Schedule(array_cycles(product, accelerator), 0, 0, outputs)
+        return Schedule(product.groups * group.mapping.cycles(), 0, 0, outputs)
 
     def evaluate(tiles: int, *, around: bool) -> Schedule:
         of_weights, of_inputs = group.fetched(tiles, around=around)
         return Schedule(
-            array_cycles(product, accelerator, tiles=tiles),
+            product.groups * group.mapping.cycles(tiles),
             product.groups * of_weights if weights else 0,
             product.groups * of_inputs if inputs else 0,
             product.groups * group.sums_moved(tiles) + outputs,

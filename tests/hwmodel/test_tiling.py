@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hwmodel import Accelerator, array_cycles, convolution, dense, layer_figures
 
@@ -146,3 +148,42 @@ def test_an_array_of_one_unit_and_a_layer_smaller_than_the_array():
     for dataflow in ("ws", "os", "is"):
         assert dram(figures(tiny, rows=1, columns=1, dataflow=dataflow)) == (1, 4, 4)
         assert dram(figures(tiny, rows=300, columns=7, dataflow=dataflow)) == (1, 4, 4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    layer=st.builds(
+        convolution,
+        st.just("c"),
+        st.tuples(st.integers(3, 40), st.integers(3, 40), st.integers(1, 40)),
+        st.integers(1, 40),
+        st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        stride=st.integers(1, 3),
+        same=st.booleans(),
+        bias=st.just(value=False),
+    ),
+    sides=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    dataflow=st.sampled_from(["ws", "os", "is"]),
+    buffers=st.tuples(*[st.sampled_from([0.01, 0.5, 2, 16, 200])] * 3),
+    dram_gb_s=st.sampled_from([0.1, 4, 1000]),
+    double_buffered=st.booleans(),
+)
+def test_any_layer_moves_what_it_must_and_is_never_slower_for_its_tiles(
+    layer, sides, dataflow, buffers, dram_gb_s, double_buffered
+):
+    machine = replace(
+        ROOMY, rows=sides[0], columns=sides[1], dataflow=dataflow, clock_mhz=1000, dram_gb_s=dram_gb_s,
+        double_buffered=double_buffered,
+    )  # fmt: skip
+    (product,) = layer.products
+    must = dram(layer_figures(layer, machine))
+    assert must == (layer.weights, product.window.words, layer.outputs)
+    sizes = dict(zip(("weight_buffer_kib", "activation_buffer_kib", "accumulator_kib"), buffers, strict=True))
+    small = replace(machine, **sizes)
+    found, patient = layer_figures(layer, small), layer_figures(layer, replace(small, dram_gb_s=None))
+    assert all(moved >= needed for moved, needed in zip(dram(found), must, strict=True))
+    assert patient.tiles == 1
+    assert patient.array_cycles == array_cycles(product, small) <= found.array_cycles
+    untiled = patient.traffic.dram_words / small.dram_words_per_cycle
+    busy = patient.array_cycles
+    assert found.elapsed_cycles <= (max(untiled, busy) if double_buffered else untiled + busy) * (1 + 1e-9)
