@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # One thread for BLAS: with more, two processes on a small machine slow each other down by far more than they gain.
 export OPENBLAS_NUM_THREADS ?= 1
+MINUTES ?= 60
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test fuzz lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -26,6 +27,10 @@ demo: $(STAMP) ## see the whole loop on this machine, and its report in demo-rep
 test: $(STAMP) ## run the tests; with CAPNN_DATA set, those on reference networks and images too
 	$(BIN)/python -m pytest
 
+fuzz: $(STAMP) ## an hour of damaged files and plans, then thousands of random networks, through reader and slicer
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+	$(BIN)/python -m tests.fuzz.graphs --minutes $(MINUTES)
+
 lint: $(STAMP) ## ruff, mypy, and the directions in which packages may import each other
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,4 +43,4 @@ bench: $(STAMP) ## run the benchmarks; each prints one JSON object
 	done
 
 clean: ## remove the environment and what commands have made
-	rm -rf $(VENV) demo-report build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo-report fuzz-findings fuzz-failures build edge_runtime/flatmodel/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -93,54 +93,45 @@ static void copy_rows(const Task *task, Py_ssize_t first)
 #include <immintrin.h>
 #define HAS_AVX2 1
 
-/* Eight columns of 4 bytes at a time: the kept ones move to the front, and the next eight overwrite the rest. */
-typedef struct {
-    __m256i front;
-    Py_ssize_t bytes;
-} Block;
+/* For each set of lanes out of eight (bit k: lane k): which lanes they are, in order, one byte each. */
+static uint8_t lanes_of[256][8];
 
-static Block *make_blocks(const Task *task)
+static void fill_lanes(void)
 {
-    const Py_ssize_t count = task->width / 8;
-    Block *blocks = aligned_alloc(32, (size_t)(count ? count : 1) * sizeof *blocks);
-    if (blocks == NULL)
-        return NULL;
-    for (Py_ssize_t b = 0, j = 0; b < count; b++) {
-        int32_t lanes[8] = {0};
-        Py_ssize_t kept = 0;
-        for (; j < task->columns && task->column_at[j] < 8 * (b + 1); j++)
-            lanes[kept++] = task->column_at[j] - (int32_t)(8 * b);
-        memcpy(&blocks[b].front, lanes, sizeof lanes);
-        blocks[b].bytes = 4 * kept;
-    }
-    return blocks;
+    for (int set = 0; set < 256; set++)
+        for (int k = 0, n = 0; k < 8; k++)
+            if (set >> k & 1)
+                lanes_of[set][n++] = (uint8_t)k;
 }
 
-/* Return how many rows were copied: all but the last ones, behind which no 32 bytes of `to` are left to overwrite. */
-__attribute__((target("avx2"))) static Py_ssize_t copy_rows_avx2(const Task *task)
+/* Copy columns of 4 bytes, eight at a time: the kept ones move to the front, and the next eight overwrite the rest.
+   Return how many rows were copied: all but the last ones, behind which no 32 bytes of `to` are left to overwrite. */
+__attribute__((target("avx2,popcnt"))) static Py_ssize_t copy_rows_avx2(const Task *task)
 {
     const Py_ssize_t row_bytes = 4 * task->middle * task->columns, count = task->width / 8;
     const Py_ssize_t spare = row_bytes ? (32 + row_bytes - 1) / row_bytes : task->rows;
     const Py_ssize_t rows = task->rows > spare ? task->rows - spare : 0;
-    Block *blocks = rows ? make_blocks(task) : NULL;
-    if (blocks == NULL)
+    uint8_t *sets = rows ? calloc((size_t)count + 1, 1) : NULL;
+    if (sets == NULL)
         return 0;
+    Py_ssize_t whole = 0; /* kept columns that lie in whole blocks of eight */
+    for (; whole < task->columns && task->column_at[whole] < 8 * count; whole++)
+        sets[task->column_at[whole] / 8] |= (uint8_t)(1 << task->column_at[whole] % 8);
     char *to = task->to;
     for (Py_ssize_t i = 0; i < rows; i++) {
         const char *from = task->from + 4 * task->row_at[i] * task->middle * task->width;
         for (Py_ssize_t m = 0; m < task->middle; m++, from += 4 * task->width) {
-            Py_ssize_t j = 0;
             for (Py_ssize_t b = 0; b < count; b++) {
-                __m256i values = _mm256_loadu_si256((const __m256i *)(from + 32 * b));
-                _mm256_storeu_si256((__m256i *)to, _mm256_permutevar8x32_epi32(values, blocks[b].front));
-                to += blocks[b].bytes;
-                j += blocks[b].bytes;
+                const __m256i front = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)lanes_of[sets[b]]));
+                const __m256i values = _mm256_loadu_si256((const __m256i *)(from + 32 * b));
+                _mm256_storeu_si256((__m256i *)to, _mm256_permutevar8x32_epi32(values, front));
+                to += 4 * __builtin_popcount(sets[b]);
             }
-            for (j /= 4; j < task->columns; j++, to += 4)
+            for (Py_ssize_t j = whole; j < task->columns; j++, to += 4)
                 memcpy(to, from + 4 * task->column_at[j], 4);
         }
     }
-    free(blocks);
+    free(sets);
     return rows;
 }
 #endif
@@ -149,7 +140,7 @@ static void copy_all(const Task *task)
 {
     Py_ssize_t done = 0;
 #ifdef HAS_AVX2
-    if (task->itemsize == 4 && task->columns < task->width && __builtin_cpu_supports("avx2"))
+    if (task->itemsize == 4 && task->columns < task->width && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt"))
         done = copy_rows_avx2(task);
 #endif
     copy_rows(task, done);
@@ -211,5 +202,8 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__gather(void)
 {
+#ifdef HAS_AVX2
+    fill_lanes();
+#endif
     return PyModule_Create(&definition);
 }
