@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison_text", "quantity", "report_text", "short_name", "sweep_text"]
 
-_NAME_WIDTH = 32
+_NAME_WIDTH = 24
+# What converters call the operators that others are fused into.
+_PRODUCTS = ("convolution", "depthwise", "MatMul")
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _JOULES = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"))
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
@@ -147,12 +149,17 @@ def sweep_text(plan: Sweep, reports: Sequence[Sequence[Report]]) -> str:
 
 
 def short_name(name: str) -> str:
-    """Return a tensor's name as reports show it: converters join the names of all that they fused, the last one counts.
+    """Return the layer that a tensor is named for, as reports show it; a long name loses its beginning.
 
-    A long one loses its beginning.
+    Converters join the names of all that they fused ("net/conv1/convolution;net/bn1/batchnorm/sub"): the product's part
+    is the layer's own, and its last component says what it does. What would steer a terminal is replaced.
     """
-    name = name.rsplit(";", 1)[-1]
-    return name if len(name) <= _NAME_WIDTH else f"...{name[3 - _NAME_WIDTH :]}"
+    parts = [part.split("/") for part in name.split(";")]
+    products = [part for part in parts if len(part) > 1 and part[-1].startswith(_PRODUCTS)]
+    components = products[0] if products else parts[-1]
+    owners = [component for component in components[:-1] if component != "batchnorm"]
+    short = "".join(one if one.isprintable() else "?" for one in (owners[-1] if owners else components[-1]))
+    return short if len(short) <= _NAME_WIDTH else f"...{short[3 - _NAME_WIDTH :]}"
 
 
 def _description(report: Report) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 from cloud_pruner.cli.terminal import print_json
 from cloud_pruner.inspection import inspect_model
 from edge_runtime.flatmodel import BaseModel, normalize
-from hwmodel.table import quantity
+from hwmodel.table import quantity, short_name
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_command"]
 
-_NAME_MAX: Final = 24
 _FILE_WIDTH: Final = 1000  # where stdout is no terminal, nothing is wrapped
 
 
@@ -99,7 +98,7 @@ def _print(name: str, size: int, inspection: ModelInspection) -> None:
 def _layer_row(layer: LayerInspection) -> tuple[str, ...]:
     return (
         str(layer.operator),
-        f"{layer.kind} {_short(layer.name)}",
+        f"{layer.kind} {short_name(layer.name)}",
         f"{_sides(layer.weights)} {layer.dtype.replace(' per ', '/')}",
         _sides(layer.output[1:] if layer.output[:1] == (1,) else layer.output),  # without a batch of one
         # After a concatenation there may be dozens.
@@ -108,20 +107,6 @@ def _layer_row(layer: LayerInspection) -> tuple[str, ...]:
         f"{layer.parameters:,}",
         "?" if layer.macs is None else quantity(layer.macs),
     )
-
-
-def _short(name: str) -> str:
-    """Return the layer that a tensor is named for.
-
-    Converters join the names of all that they fused ("net/conv1/convolution;net/bn1/batchnorm/sub"): the product's part
-    is the layer's own, and its last component says what it does.
-    """
-    parts = [part.split("/") for part in name.split(";")]
-    products = [part for part in parts if len(part) > 1 and part[-1].startswith(("convolution", "depthwise", "MatMul"))]
-    components = products[0] if products else parts[-1]
-    owners = [component for component in components[:-1] if component != "batchnorm"]
-    short = _printable(owners[-1] if owners else components[-1])
-    return short if len(short) <= _NAME_MAX else f"...{short[3 - _NAME_MAX :]}"
 
 
 def _printable(name: str) -> str:
