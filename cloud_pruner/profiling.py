@@ -147,7 +147,8 @@ def prunable_layers(base: BaseModel, depth: int | None) -> list[LayerTensors]:
         flattened = any(len(labels) > group.units for labels in channels.axes[reader].values())
         boundary = graph.producer[reader].inputs[0] if flattened else reader
         if not _separates(base, boundary):
-            beside.append(f"{producer.kind} (operator {producer.index}) lies beside a shortcut")
+            where = f"{producer.kind} (operator {producer.index})"
+            beside.append(f"{where} lies beside a shortcut, and only sequences of layers are searched")
             continue
         layers.append(
             LayerTensors(
