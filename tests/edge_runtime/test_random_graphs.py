@@ -137,15 +137,28 @@ def test_these_graphs_have_all_that_slicing_knows(family):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_these_cuts_matter(kind):
-    """Nearly every cut changes the outputs, and nearly every group can be cut."""
-    changed, groups, prunable = [], 0, 0
+def test_nearly_every_cut_changes_the_outputs(kind):
+    """Else it would be no wonder that the masked network's are the same."""
+    changed = []
     for seed in SEEDS:
         (_, base), rng = drawn(kind, seed), np.random.default_rng(seed)
-        images = random_images(base, rng)
-        cut = base.emit(random_cuts(base, rng, folds=["none"]))
+        images, cut = random_images(base, rng), base.emit(random_cuts(base, rng, folds=["none"]))
         changed.append((outputs(cut, images) != outputs(base.content, images)).any())
-        groups += len(base.channels.groups) - 1  # the outputs stay
-        prunable += len(base.channels.prunable)
     assert np.mean(changed) > 0.9
-    assert prunable > 0.9 * groups
+
+
+# Why channels of these graphs stay: what really takes them all, and what slicing has no rule for.
+KNOWN_BARRIERS = (
+    *("network output", "mixes the channels", "runs over the channels", "with a step, or beyond its input"),
+    *("spreads the channels over several axes", "is combined with channels that stay", "is not understood"),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_channels_stay_for_known_reasons_only(kind):
+    groups = [group for seed in SEEDS for group in drawn(kind, seed)[1].channels.groups]
+    reasons = {reason for group in groups for reason in group.barriers}
+    assert {reason for reason in reasons if not reason.endswith(KNOWN_BARRIERS)} == set()
+    # Classes always stay; of the rest, only what a shuffle, a mixing block or a softmax is fed with.
+    hidden = [group for group in groups if "network output" not in group.barriers]
+    assert sum(group.prunable for group in hidden) > 0.85 * len(hidden)

@@ -15,6 +15,8 @@ from tests.support.tflite_kinds import INTEGER_KINDS
 
 # Of the range of the outputs. Float layers sum in another order when some of their inputs are gone.
 FLOAT_TOLERANCE = 1e-5
+# Of the outputs: float32 cannot tell numbers apart that are nearer to each other (4 units in the last place).
+FLOAT_RESOLUTION = 4 * 2.0**-23
 
 
 def random_images(base: BaseModel, rng, count=4):
@@ -22,8 +24,10 @@ def random_images(base: BaseModel, rng, count=4):
     return rng.normal(size=(count, *shape[1:])).astype(np.float32)
 
 
-def outputs(content, images):
-    return LoadedModel(content).run(images)[0]
+def outputs(content, images, batch=1):
+    """All outputs for each image, one after the other: `(images, values)`."""
+    results = LoadedModel(content, batch=batch).run(images)
+    return np.concatenate([values.reshape(len(images), -1) for values in results], axis=1)
 
 
 def outputs_in_tensorflow(content, images):
@@ -48,8 +52,7 @@ def assert_same(kind, actual, expected):
     if kind in INTEGER_KINDS:
         np.testing.assert_array_equal(actual, expected)
     else:
-        scale = max(float(np.ptp(expected)), 1e-3)
-        np.testing.assert_allclose(actual, expected, atol=FLOAT_TOLERANCE * scale, rtol=0)
+        np.testing.assert_allclose(actual, expected, atol=FLOAT_TOLERANCE * np.ptp(expected), rtol=FLOAT_RESOLUTION)
 
 
 def check_normalizing(kind, content, images):
@@ -105,22 +108,28 @@ def check_parts(kind, base, cuts, images, rng):
     before = extract(bytes(base.content), list(base.graph.inputs), [boundary])
     after = extract(bytes(base.content), [boundary], list(base.graph.outputs))
     whole = outputs(base.content, images)
-    values = _run_with_batch(before, images)
-    assert_same(kind, _run_with_batch(after, values), whole)
+    values = _activation(before, images)
+    assert_same(kind, outputs(after, values, _batch(after)), whole)
     part = BaseModel(after, inputs_are_cut=True)
     keeps = kept_units(base, cuts)
     ((axis, labels),) = base.channels.axes[boundary].items()
     # Folds that stand before the boundary change what arrives there.
     cut_before = extract(bytes(base.emit(cuts)), list(base.graph.inputs), [boundary])
-    arriving = _run_with_batch(cut_before, images)
+    arriving = _activation(cut_before, images)
     assert arriving.shape[axis] == keeps[labels].sum()
     assert_same(kind, outputs(part.emit(_cuts_of_part(base, part, cuts)), arriving), outputs(base.emit(cuts), images))
     return boundary
 
 
-def _run_with_batch(content, values):
-    batch = 3 if takes_any_batch(read_graph(content)) else 1
-    return LoadedModel(content, batch=batch).run(values)[0]
+def _activation(content, images):
+    return LoadedModel(content, batch=_batch(content)).run(images)[0]
+
+
+def _batch(content):
+    graph = read_graph(content)
+    written = [graph.tensors[operator.outputs[0]].dtype for operator in graph.operators if operator.kind == "QUANTIZE"]
+    # LiteRT's QUANTIZE to int16 rounds some ties by their place in the tensor, which a batch changes.
+    return 3 if takes_any_batch(graph) and np.int16 not in written else 1
 
 
 def _prunable_activations(base):

@@ -144,7 +144,7 @@ def _channel_slices(draw, x):
     border = draw.whole(1, x.shape[-1] - 1)
     begin = draw.whole(0, border - 1)
     middle = tf.slice(x, [0, 0, 0, begin], [1, *x.shape[1:3], draw.whole(1, x.shape[-1] - begin)])
-    return tf.concat([draw.unit(x[..., :border]), x[..., border:], draw.unit(middle)], -1)
+    return tf.concat([draw.unit(x[..., :border]), x[..., border - x.shape[-1] :], draw.unit(middle)], -1)
 
 
 @_block
@@ -237,7 +237,12 @@ def _shared_input(draw, x):
     """Several layers read one map, and their results are combined in several ways."""
     filters = draw.width()
     first, second, third = (draw.unit(x, filters) for _ in range(3))
-    return draw.one_of(tf.maximum, tf.minimum, tf.subtract)(first, second) + third
+    combine = draw.one_of(tf.maximum, tf.minimum, tf.subtract, _divided)
+    return tf.add_n([first, second, third]) if draw.chance(0.2) else combine(first, second) + third
+
+
+def _divided(x, y):
+    return x / (1.5 + tf.sigmoid(y))
 
 
 @_block
@@ -297,4 +302,4 @@ def _mixing(draw, x):
     gathered = tf.gather(x, draw.rng.permutation(x.shape[-1]), axis=-1)
     across = draw.one_of(tf.reduce_mean, tf.reduce_max)(x, -1, keepdims=True)
     tiled = tf.tile(x, [1, 1, 1, 2])
-    return draw.unit(draw.one_of(gathered, x[..., ::-1], x[..., ::2], x[..., -1:], x * across, tiled))
+    return draw.unit(draw.one_of(gathered, x[..., ::-1], x[..., ::2], x * across, tiled))

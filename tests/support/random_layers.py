@@ -77,7 +77,8 @@ class Draw:
         )
 
     def activated(self, x):
-        return self.one_of(tf.nn.relu, tf.nn.relu, tf.nn.relu6, tf.nn.tanh, tf.nn.leaky_relu, hard_swish)(x)
+        common = (tf.nn.relu, tf.nn.relu, tf.nn.relu6, tf.nn.silu, hard_swish)
+        return self.one_of(*common, tf.nn.tanh, tf.nn.leaky_relu, tf.nn.elu)(x)
 
     def unit(self, x, filters=None, kernel=None, *, stride=1):
         """A convolution, its activation, and batch normalisation before it, behind it, or not at all."""
