@@ -52,7 +52,7 @@ results = {}
 for path in sorted(Path(sys.argv[2]).glob("*/*.tflite")):
     interpreter = module.Interpreter(model_path=str(path), num_threads=1, experimental_op_resolver_type=resolver)
     interpreter.allocate_tensors()
-    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (source,), (target, *_) = interpreter.get_input_details(), interpreter.get_output_details()
     outputs = []
     for sample in np.load(path.parent / "samples.npy"):
         interpreter.set_tensor(source["index"], sample[np.newaxis])
@@ -67,7 +67,6 @@ import json
 import sys
 from pathlib import Path
 import numpy as np
-from edge_runtime.digests import digest_of
 from edge_runtime.digests import digest_of
 from edge_runtime.flatmodel import BaseModel, PruningPlan
 from edge_runtime.interpreter import LoadedModel

@@ -177,9 +177,9 @@ def _add_n(walk: ChannelWalk, operator: Operator) -> None:
     """ADD_N: a sum of tensors of one shape."""
     target = operator.outputs[0]
     axes = [walk.carried.get(tensor) for tensor in operator.inputs]
-    first = axes[0]
     if all(axis is None for axis in axes):
         return
+    first = axes[0]
     if first is None or any(axis is None or axis.axis != first.axis for axis in axes):
         raise Barrier("adds channels that stay")
     if any(walk.shape(tensor) != walk.shape(target) for tensor in operator.inputs):
