@@ -32,7 +32,7 @@ _U32 = struct.Struct("<I")
 _I32 = struct.Struct("<i")
 _U64 = struct.Struct("<Q")
 
-# The budget of a reader, in bytes. Files of real networks need a tenth of it.
+# The budget of a reader, in bytes. Files of real networks need an eighth of it at most.
 _BUDGET_PER_BYTE: Final = 4
 _BUDGET_LEAST: Final = 1 << 16
 _BUDGET_MOST: Final = 1 << 24
@@ -98,8 +98,8 @@ class Reader:
         self.charge(size)
         self.claim(position, position + size)
         fields = struct.unpack_from(f"<{size // 2 - 1}H", self.data, position + 2)
-        if fields[0] < 4:
-            raise ModelFileError(f"damaged .tflite: the vtable at {position} has tables of {fields[0]} bytes")
+        if fields[0] < 4 or any(0 < offset < 4 or offset >= fields[0] for offset in fields[1:]):
+            raise ModelFileError(f"damaged .tflite: the vtable at {position} has fields outside of its tables")
         self._vtables[position] = fields
         return fields
 
@@ -125,7 +125,7 @@ class Table:
         offset = self._vtable[field + 1]
         if not offset:
             return None
-        if offset < 4 or offset + size > self._vtable[0]:
+        if offset + size > self._vtable[0]:
             raise ModelFileError(f"damaged .tflite: field {field} of the table at {self.position} lies outside of it")
         return self.position + offset
 

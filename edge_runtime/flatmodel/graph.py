@@ -36,13 +36,27 @@ __all__ = ["Graph", "Operator", "Quantization", "Tensor", "read_graph"]
 _RANK_MAX: Final = 16
 _ELEMENTS_MAX: Final = 1 << 40
 _CUSTOM_NAME_MAX: Final = 128
+# What nobody here reads, number of the field -> bytes of a list's item, or 0 for a number (schema.fbs). It is claimed
+# all the same.
+_UNREAD_OF_MODEL: Final = {0: 0, 3: 1, 5: 4}
+_UNREAD_OF_SUBGRAPH: Final = {4: 1}
+_UNREAD_OF_OPERATOR_CODE: Final = {1: 1, 2: 0}
+_UNREAD_OF_OPERATOR: Final = {5: 1, 7: 1, 8: 4}
+_UNREAD_OF_QUANTIZATION: Final = {0: 4, 1: 4}
+_UNREAD_OF_SIGNATURE: Final = {2: 1, 4: 0}
+_UNREAD_OF_SIGNATURE_ENTRY: Final = {0: 1, 1: 0}
+_SIGNATURES: Final = 7
+_SIGNATURE_ENTRIES: Final = (0, 1)
+# `BuiltinOptions` of RESHAPE and SQUEEZE, which begin with a list of integers.
+_OPTIONS_WITH_A_LIST: Final = (17, 30)
 
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
     """Affine quantisation: `real = scale * (stored - zero_point)`, per tensor (length 1) or per slice of `axis`.
 
-    `scales` float32 and `zero_points` int64 are the vectors in the file; `zero_points` is None where it has none.
+    `scales` float32 and `zero_points` int64 are the vectors in the file; `zero_points` is None where it has none, and
+    otherwise has length 0, 1 or that of `scales`.
     """
 
     scales: Vector
@@ -55,10 +69,7 @@ class Quantization:
         return self.scales.length
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether there is one scale, or one for each index along `axis` of a tensor of this shape; zero points too."""
-        zero_points = 0 if self.zero_points is None else self.zero_points.length
-        if zero_points not in (0, 1, self.count):
-            return False
+        """Whether there is one scale, or one for each index along `axis` of a tensor of this shape."""
         return self.count == 1 or (0 <= self.axis < len(shape) and shape[self.axis] == self.count)
 
 
@@ -190,6 +201,7 @@ def _read(reader: Reader) -> Graph:
     }
     for index in set(range(len(buffers))) - {tensor.buffer for tensor in tensors}:
         _claimed(buffers[index].vector(BufferField.DATA, 1))
+    _claim_unread(model, main)
     graph = Graph(tensors, operators, inputs, outputs, len(subgraphs), metadata, reader.claims())
     _check_references(graph)
     return graph
@@ -233,6 +245,25 @@ def _claimed(vector: Vector | None) -> Vector | None:
     return None if vector is None else vector.claim()
 
 
+def _claim(table: Table, fields: Mapping[int, int]) -> None:
+    for number, item_size in fields.items():
+        if item_size:
+            _claimed(table.vector(number, item_size))
+        else:
+            table.at(number)  # a number is part of its table, and has to lie within
+
+
+def _claim_unread(model: Table, main: Table) -> None:
+    """Claim the names and texts that are of no use here: a cut must not change them either."""
+    _claim(model, _UNREAD_OF_MODEL)
+    _claim(main, _UNREAD_OF_SUBGRAPH)
+    for signature in model.tables(_SIGNATURES):
+        _claim(signature, _UNREAD_OF_SIGNATURE)
+        for entries in _SIGNATURE_ENTRIES:
+            for entry in signature.tables(entries):
+                _claim(entry, _UNREAD_OF_SIGNATURE_ENTRY)
+
+
 def _shape(index: int, sides: Vector | None) -> tuple[int, ...]:
     if sides is not None and sides.length > _RANK_MAX:
         raise ModelFileError(f"damaged .tflite: tensor {index} has {sides.length} dimensions")
@@ -268,18 +299,19 @@ def _values(index: int, shape: tuple[int, ...], dtype: np.dtype[np.generic], sto
 def _quantization(table: Table | None) -> Quantization | None:
     if table is None:
         return None
+    _claim(table, _UNREAD_OF_QUANTIZATION)
     scales = _claimed(table.vector(QuantizationField.SCALE, 4))
+    zero_points = _claimed(table.vector(QuantizationField.ZERO_POINT, 8))
     if scales is None or scales.length == 0:
         return None
-    return Quantization(
-        scales=scales,
-        zero_points=_claimed(table.vector(QuantizationField.ZERO_POINT, 8)),
-        axis=table.i32(QuantizationField.QUANTIZED_DIMENSION),
-    )
+    if zero_points is not None and zero_points.length not in (0, 1, scales.length):
+        raise ModelFileError(f"damaged .tflite: {scales.length} scales have {zero_points.length} zero points")
+    return Quantization(scales, zero_points, table.i32(QuantizationField.QUANTIZED_DIMENSION))
 
 
 def _operator_name(code: Table) -> str:
     # Old writers fill only the one-byte code, new ones both; the larger one is right (schema.fbs, OperatorCode).
+    _claim(code, _UNREAD_OF_OPERATOR_CODE)
     number = max(code.u8(OperatorCodeField.DEPRECATED_BUILTIN_CODE), code.i32(OperatorCodeField.BUILTIN_CODE))
     if number >= len(schema.OPERATOR_NAMES):
         return f"BUILTIN_{number}"
@@ -296,10 +328,12 @@ def _operator(index: int, table: Table, names: list[str]) -> Operator:
     if code >= len(names):
         raise ModelFileError(f"damaged .tflite: operator {index} names operator code {code} of {len(names)}")
     kind = names[code]
-    options = table.table(OperatorField.OPTIONS)
-    expected = schema.OPTIONS_TYPES.get(kind)
-    if options is not None and expected is not None and table.u8(OperatorField.OPTIONS_TYPE) != expected:
+    _claim(table, _UNREAD_OF_OPERATOR)
+    options, options_type = table.table(OperatorField.OPTIONS), table.u8(OperatorField.OPTIONS_TYPE)
+    if options is not None and options_type != schema.OPTIONS_TYPES.get(kind, options_type):
         raise ModelFileError(f"damaged .tflite: operator {index} ({kind}) has the options of another kind")
+    if options is not None and options_type in _OPTIONS_WITH_A_LIST:
+        _claimed(options.vector(0, 4))
     values = {
         name: default if options is None else (options.u8(i, default) if width == 1 else options.i32(i, default))
         for i, (name, width, default) in enumerate(schema.OPTIONS.get(kind, ()))

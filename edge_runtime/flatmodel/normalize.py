@@ -56,9 +56,11 @@ def normalize(content: bytes, name: str = "model") -> bytes:
         )
     try:
         check_copies(graph, len(content))
-        return _rewrite(_parse(content), len(content), packed_files(content))
+        normalized = _rewrite(_parse(content), len(content), packed_files(content))
+        read_graph(normalized)  # written out, lists that were shared may be more than a reader takes
     except ModelFileError as error:
         raise ModelFileError(f"{name}: {error}") from error
+    return normalized
 
 
 def _is_current(content: bytes) -> bool:
