@@ -7,7 +7,9 @@ same, some times slower, byte for byte (docs/decisions/0008-compiled-gather.md).
 
 from __future__ import annotations
 
+import contextlib
 import math
+import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,15 +24,33 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["is_compiled", "take_kept"]
+__all__ = ["fresh_memory", "is_compiled", "take_kept"]
 
 # Below this many elements a row, numpy's overhead for each row costs more than a temporary copy of all rows.
 _LONG_ROW = 4096
+_HUGE_PAGE = 2 << 20
+_HUGE_PAGES_FROM = 8 * _HUGE_PAGE
 
 
 def is_compiled() -> bool:
     """Return whether the compiled function is in use."""
     return _gather is not None
+
+
+def fresh_memory(size: int) -> NDArray[np.uint8]:
+    """Return `(size,) uint8` to be written to; what is in it is not defined.
+
+    For a large file, getting its pages from the system costs as much as filling them, and a third less if they are
+    huge ones; the system gives these only where they begin at a multiple of their size.
+    """
+    if size < _HUGE_PAGES_FROM or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.empty(size, np.uint8)
+    pages = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a system without huge pages
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    memory = np.frombuffer(pages, np.uint8)
+    skipped = -memory.__array_interface__["data"][0] % _HUGE_PAGE
+    return memory[skipped : skipped + size]
 
 
 def take_kept(values: NDArray[Any], kept: Mapping[int, NDArray[np.int64]], out: NDArray[Any]) -> None:

@@ -22,7 +22,7 @@ from edge_runtime.digests import digest_of
 from edge_runtime.errors import ModelFileError, PlanError
 from edge_runtime.flatmodel.channels import Channels, find_channels
 from edge_runtime.flatmodel.folding import Layer, PlacedFold, fold_layer
-from edge_runtime.flatmodel.gather import take_kept
+from edge_runtime.flatmodel.gather import fresh_memory, take_kept
 from edge_runtime.flatmodel.graph import read_graph
 from edge_runtime.flatmodel.layout import Layout, check_apart, constant_span, data_fields, read_layout
 from edge_runtime.flatmodel.quantization import affine_of
@@ -180,7 +180,7 @@ class BaseModel:
             size = values[index].nbytes if index in values else _size(constant.tensor, axes) if axes else constant.size
             begin, cursor = constant_span(cursor, size)
             spans.append((constant, begin, cursor))
-        array = np.empty(cursor + self._layout.tail, np.uint8)
+        array = fresh_memory(cursor + self._layout.tail)
         array[:same] = base[:same]
         content, end_before = array.data, same
         for constant, begin, end in spans:

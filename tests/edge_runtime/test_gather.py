@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.flatmodel import gather
-from edge_runtime.flatmodel.gather import gather_with_numpy, take_kept
+from edge_runtime.flatmodel.gather import fresh_memory, gather_with_numpy, take_kept
 
 compiled = pytest.mark.skipif(not gather.is_compiled(), reason="built without a compiler")
 
@@ -42,6 +42,17 @@ def test_kept_slices_in_order_and_nothing_beside_them(drawn):
     np.testing.assert_array_equal(room[32:-32], expected.ravel())
     assert (room[:32] == 77).all()
     assert (room[-32:] == 77).all()
+
+
+@pytest.mark.parametrize("size", [1, 1000, (16 << 20) - 1, 16 << 20, (40 << 20) + 13])
+def test_fresh_memory_can_be_filled_to_the_last_byte(size):
+    memory = fresh_memory(size)
+    memory[:] = 7
+    assert memory.shape == (size,)
+    assert memory.data.contiguous
+    other = fresh_memory(size)
+    other[:] = 8
+    assert (memory[[0, size // 2, -1]] == 7).all()
 
 
 @compiled
