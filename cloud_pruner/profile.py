@@ -171,7 +171,7 @@ def _open(folder: Path, manifest: dict[str, Any], digest: str) -> Profile:
     base_path = folder / manifest["base"]["file"]
     _check_file(base_path, manifest["base"]["digest"], "the base model")
     try:
-        base = BaseModel.open(base_path)
+        base = BaseModel.load(base_path)
         preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
     except EdgeError as error:
         raise ProfileError(f"{folder}: {error}") from error
