@@ -24,6 +24,7 @@ from edge_runtime.flatmodel.channels import Channels, find_channels
 from edge_runtime.flatmodel.folding import Layer, PlacedFold, fold_layer
 from edge_runtime.flatmodel.gather import fresh_memory, take_kept
 from edge_runtime.flatmodel.graph import read_graph
+from edge_runtime.flatmodel.kept_channels import KeptChannels
 from edge_runtime.flatmodel.layout import Layout, check_apart, constant_span, data_fields, read_layout
 from edge_runtime.flatmodel.quantization import affine_of
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge_runtime.flatmodel.channel_walk import Labels
     from edge_runtime.flatmodel.channels import ChannelGroup, Consumer
     from edge_runtime.flatmodel.flatbuffer import Vector
     from edge_runtime.flatmodel.graph import Quantization, Tensor
@@ -88,6 +88,24 @@ class BaseModel:
             raise ModelFileError(f"{path}: cannot be read: {error}") from error
         return cls(content, name=str(path))
 
+    @classmethod
+    def load(cls, path: Path | str) -> BaseModel:
+        """Read the file at `path` into memory: for who cuts it again and again, a seventh faster than `open`.
+
+        Raises
+        ------
+        ModelFileError
+            The file cannot be read, or is no normalised .tflite file.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                memory = fresh_memory(Path(path).stat().st_size)
+                if file.readinto(memory.data) != len(memory):
+                    raise ModelFileError(f"{path}: cannot be read: it changed meanwhile")
+        except OSError as error:
+            raise ModelFileError(f"{path}: cannot be read: {error}") from error
+        return cls(memory.data.toreadonly(), name=str(path))
+
     def _placed_constants(self) -> list[_Constant]:
         if self.graph.subgraphs != 1:
             raise ModelFileError(f"has {self.graph.subgraphs} subgraphs: normalise it first")
@@ -112,24 +130,6 @@ class BaseModel:
         if end + self._layout.tail != len(self.content):
             raise ModelFileError("its length is not that of its parts: is the file whole?")
         return constants
-
-    @classmethod
-    def load(cls, path: Path | str) -> BaseModel:
-        """Read the file at `path` into memory: for who cuts it again and again, a seventh faster than `open`.
-
-        Raises
-        ------
-        ModelFileError
-            The file cannot be read, or is no normalised .tflite file.
-        """
-        try:
-            with Path(path).open("rb") as file:
-                memory = fresh_memory(Path(path).stat().st_size)
-                if file.readinto(memory.data) != len(memory):
-                    raise ModelFileError(f"{path}: cannot be read: it changed meanwhile")
-        except OSError as error:
-            raise ModelFileError(f"{path}: cannot be read: {error}") from error
-        return cls(memory.data.toreadonly(), name=str(path))
 
     def _changeable(self) -> NDArray[np.int64]:
         """Return begin and end of everything in the metadata that a cut may change, `(n, 2) int64`."""
@@ -322,41 +322,6 @@ class _Constant:
 class _FoldedLayer:
     consumer: Consumer
     layer: Layer
-
-
-class KeptChannels:
-    """Which indices of each tensor's axes a cut keeps."""
-
-    def __init__(self, channels: Channels, by_group: Mapping[int, LayerCut]) -> None:
-        self._channels = channels
-        # The last one answers for STAYS, which is -1.
-        self._keeps = np.ones(channels.units + 1, dtype=bool)
-        for number, cut in by_group.items():
-            first = channels.groups[number].first
-            self._keeps[first : first + cut.units] = False
-            self._keeps[first + cut.kept] = True
-        # Many tensors share one array of labels; None: it keeps all.
-        self._indices: dict[int, NDArray[np.int64] | None] = {}
-        self._axes = {
-            tensor: {axis: kept for axis, labels in axes.items() if (kept := self._kept(tensor, labels)) is not None}
-            for tensor, axes in channels.axes.items()
-        }
-
-    def axes(self, tensor: int) -> dict[int, NDArray[np.int64]]:
-        """Return axis -> kept indices along it, for the axes of `tensor` that lose some."""
-        return self._axes.get(tensor, {})
-
-    def count(self, labels: Labels) -> int:
-        """Return how many of these units are kept."""
-        return int(self._keeps[labels].sum())
-
-    def _kept(self, tensor: int, labels: Labels) -> NDArray[np.int64] | None:
-        if id(labels) not in self._indices:
-            indices = np.flatnonzero(self._keeps[labels])
-            if not len(indices):
-                raise PlanError(f"tensor {tensor} would be left without channels: keep at least one of its units")
-            self._indices[id(labels)] = None if len(indices) == len(labels) else indices
-        return self._indices[id(labels)]
 
 
 def _size(tensor: Tensor, axes: Mapping[int, NDArray[np.int64]]) -> int:
