@@ -27,7 +27,7 @@ def _is_by_image(graph: Graph, operator: Operator) -> bool:
     activations = [
         graph.tensors[index].shape
         for index in (*operator.inputs, *operator.outputs)
-        if index >= 0 and not _is_constant(graph, index)
+        if index >= 0 and graph.constant_behind(index) is None
     ]
     if any(len(shape) < 2 or shape[0] != 1 for shape in activations):
         return False
@@ -40,7 +40,7 @@ def _always(_: Graph, __: Operator, ___: list[int]) -> bool:
 
 
 def _broadcasts_within_images(graph: Graph, operator: Operator, ranks: list[int]) -> bool:
-    constants = [graph.tensors[index].shape for index in operator.inputs if _is_constant(graph, index)]
+    constants = [graph.tensors[index].shape for index in operator.inputs if graph.constant_behind(index)]
     return len(set(ranks)) == 1 and all(len(shape) < ranks[0] or shape[0] == 1 for shape in constants)
 
 
@@ -55,7 +55,7 @@ def _pads_images(graph: Graph, operator: Operator, _: list[int]) -> bool:
 
 
 def _joins_images(graph: Graph, operator: Operator, ranks: list[int]) -> bool:
-    has_constants = any(_is_constant(graph, index) for index in operator.inputs)
+    has_constants = any(graph.constant_behind(index) for index in operator.inputs)
     return operator.options["axis"] % ranks[0] != 0 and not has_constants
 
 
@@ -73,14 +73,6 @@ def _keeps_images(graph: Graph, operator: Operator, _: list[int]) -> bool:
 def _constant(graph: Graph, tensor: int) -> list[int] | None:
     data = graph.tensors[tensor].data if tensor >= 0 else None
     return None if data is None or data.dtype.kind != "i" or not data.size else [int(value) for value in data.ravel()]
-
-
-def _is_constant(graph: Graph, tensor: int) -> bool:
-    """Whether a tensor is a constant, or the DEQUANTIZE of one."""
-    producer = graph.producer.get(tensor)
-    if producer is not None and producer.kind == "DEQUANTIZE":
-        tensor = producer.input(0)
-    return graph.tensors[tensor].is_constant
 
 
 _RULES: Final[dict[str, Callable[[Graph, Operator, list[int]], bool]]] = {

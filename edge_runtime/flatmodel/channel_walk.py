@@ -194,15 +194,11 @@ class ChannelWalk:
         Barrier
             The values are computed, shared with another operator, or stored in a form that cannot be sliced.
         """
-        source = tensor
-        producer = self.graph.producer.get(tensor) if tensor >= 0 else None
-        if producer is not None and producer.kind == "DEQUANTIZE":
-            source = producer.input(0)
-        if source < 0 or self.tensor(source).data is None:
+        constant = self.graph.constant_behind(tensor)
+        if constant is None or constant.data is None:
             raise Barrier("computes its weights, or has them in a form that cannot be sliced")
-        if self._readers.get(tensor) != 1 or self._readers.get(source) != 1:
+        if self._readers.get(tensor) != 1 or self._readers.get(constant.index) != 1:
             raise Barrier("shares its constants with another operator")
-        constant = self.tensor(source)
         if self.shape(tensor) != constant.shape:
             raise Barrier("changes the shape of its weights")
         quantization = constant.quantization

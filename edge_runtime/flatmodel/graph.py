@@ -154,6 +154,13 @@ class Graph:
         """Tensor index -> the operator that writes it."""
         return {tensor: operator for operator in self.operators for tensor in operator.outputs}
 
+    def constant_behind(self, tensor: int) -> Tensor | None:
+        """Return the constant that `tensor` is, or is the DEQUANTIZE of (float16 weights); None for an activation."""
+        producer = self.producer.get(tensor)
+        if producer is not None and producer.kind == "DEQUANTIZE":
+            tensor = producer.input(0)
+        return self.tensors[tensor] if tensor >= 0 and self.tensors[tensor].is_constant else None
+
     @cached_property
     def parameters(self) -> int:
         """Number of weights and biases: the elements of all constants that are floats or quantised.

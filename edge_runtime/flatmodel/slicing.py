@@ -98,13 +98,10 @@ class BaseModel:
             The file cannot be read, or is no normalised .tflite file.
         """
         try:
-            with Path(path).open("rb") as file:
-                memory = fresh_memory(Path(path).stat().st_size)
-                if file.readinto(memory.data) != len(memory):
-                    raise ModelFileError(f"{path}: cannot be read: it changed meanwhile")
+            content = np.fromfile(path, np.uint8)  # large arrays of numpy lie in huge pages, bytes do not
         except OSError as error:
             raise ModelFileError(f"{path}: cannot be read: {error}") from error
-        return cls(memory.data.toreadonly(), name=str(path))
+        return cls(content.data.toreadonly(), name=str(path))
 
     def _placed_constants(self) -> list[_Constant]:
         if self.graph.subgraphs != 1:
