@@ -113,11 +113,8 @@ class Channels:
         return carried
 
 
-def find_channels(graph: Graph, *, inputs_are_cut: bool = False) -> Channels:
-    """Find the channel groups of `graph`.
-
-    `inputs_are_cut` says that the graph's inputs are boundary activations, whose channels may be pruned like any
-    other; the channels of a whole model's input (colours) may not.
+def find_channels(graph: Graph) -> Channels:
+    """Find the channel groups of `graph`. The channels of its input (colours) stay.
 
     Raises
     ------
@@ -125,10 +122,6 @@ def find_channels(graph: Graph, *, inputs_are_cut: bool = False) -> Channels:
         The shapes in the file contradict each other.
     """
     walk = ChannelWalk(graph)
-    for tensor in graph.inputs:
-        shape = graph.tensors[tensor].shape
-        if inputs_are_cut and len(shape) >= 2:
-            walk.carry(tensor, len(shape) - 1, walk.new_units(shape[-1]))
     barriers: dict[int, str] = {}
     for operator in graph.operators:
         rule = RULES.get(operator.kind)

@@ -70,7 +70,7 @@ class Fold:
     @property
     def is_linear(self) -> bool:
         """Whether pruned units are predicted from kept ones; otherwise only their means are folded."""
-        return bool(self.coefficients.shape[1])
+        return bool(self.coefficients.size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,7 +209,7 @@ def _folds_from(folds: list[dict[str, Any]], kept: int, pruned: int) -> Iterable
         coefficients = np.frombuffer(fields["coefficients"], dtype="<i2")
         offsets = np.frombuffer(fields["offsets"], dtype="<i2")
         # A layer may read only some of the units.
-        if columns > kept or len(offsets) > pruned or len(coefficients) != len(offsets) * columns:
+        if columns > kept or len(offsets) > pruned + kept or len(coefficients) != len(offsets) * columns:
             raise PlanError(
                 f"fold of weight {weight}: {len(coefficients)} coefficients in {columns} columns and {len(offsets)} "
                 f"offsets for {pruned} pruned and {kept} kept units"

@@ -29,13 +29,13 @@ from edge_runtime.flatmodel.layout import Layout, check_apart, constant_span, da
 from edge_runtime.flatmodel.quantization import affine_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from edge_runtime.flatmodel.channels import ChannelGroup, Consumer
     from edge_runtime.flatmodel.flatbuffer import Vector
-    from edge_runtime.flatmodel.graph import Quantization, Tensor
+    from edge_runtime.flatmodel.graph import Graph, Quantization, Tensor
     from edge_runtime.flatmodel.plan import Fold, LayerCut, PruningPlan
     from edge_runtime.flatmodel.quantization import Affine
 
@@ -49,8 +49,8 @@ class BaseModel:
     ----------
     content
         The file's bytes (`normalize` makes them).
-    inputs_are_cut
-        The model is a part (`extract`) whose input is a boundary activation: its channels may be pruned too.
+    channels
+        Finds the channels that a cut may take; for a part of a model, those of the whole.
     name
         What error messages call the file.
 
@@ -60,13 +60,19 @@ class BaseModel:
         The bytes are no normalised .tflite file.
     """
 
-    def __init__(self, content: bytes | memoryview, *, inputs_are_cut: bool = False, name: str = "base model") -> None:
+    def __init__(
+        self,
+        content: bytes | memoryview,
+        *,
+        channels: Callable[[Graph], Channels] = find_channels,
+        name: str = "base model",
+    ) -> None:
         self.content = content
         self.graph = read_graph(content, name)
         try:
             self._layout: Layout = read_layout(content)
             self._data_fields = data_fields(content)
-            self.channels: Channels = find_channels(self.graph, inputs_are_cut=inputs_are_cut)
+            self.channels: Channels = channels(self.graph)
             self._constants = self._placed_constants()
             check_apart(self.graph.claims, self._changeable(), self._layout)
         except ModelFileError as error:
@@ -281,13 +287,12 @@ class BaseModel:
         # One row for each position of a flattened map, one column for each unit.
         places = indices.reshape(len(units), -1).T
         is_kept = np.isin(units, cut.kept)
-        placed = PlacedFold(fold, places[:, is_kept], places[:, ~is_kept])
         pruned, kept = int((~is_kept).sum()), int(is_kept.sum())
-        if fold.coefficients.shape not in {(pruned, 0), (pruned, kept)}:
+        if fold.coefficients.shape not in {(rows, columns) for rows in (pruned, len(units)) for columns in (0, kept)}:
             raise PlanError(
                 f"{where}: has {fold.coefficients.shape} coefficients for {pruned} pruned and {kept} kept units"
             )
-        return placed
+        return PlacedFold(fold, places[:, is_kept], places if len(fold.offsets) > pruned else places[:, ~is_kept])
 
     def _layer(self, consumer: Consumer, own: NDArray[np.int64]) -> Layer:
         """Return the layer that reads a group, with the output channels `own` left."""

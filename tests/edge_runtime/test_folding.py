@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.errors import PlanError
-from edge_runtime.flatmodel import Fold
+from edge_runtime.flatmodel import BaseModel, Fold, LayerCut, extract, normalize
 from edge_runtime.flatmodel.folding import Layer, PlacedFold, exact_product, fold_layer
+from edge_runtime.interpreter import LoadedModel
+from tests.support.tflite_builder import SequentialBuilder
 
 
 @settings(max_examples=60, deadline=None)
@@ -63,3 +65,49 @@ def test_weights_that_are_no_numbers_are_refused():
         exact_product(np.array([[np.nan, 1.0]], np.float32), np.ones((2, 1), np.int16), 0)
     with pytest.raises(PlanError, match="not finite"):
         Fold.of(0, np.array([[np.inf]]), np.zeros(1))
+
+
+class TestRowsOfEveryUnit:
+    """A fold may have a row for each unit that the layer reads: rows of kept units are added to the identity."""
+
+    @pytest.fixture
+    def base(self):
+        builder = SequentialBuilder((4, 4, 2), np.random.default_rng(3)).conv(5).pool().flatten().dense(3, activation=0)
+        return BaseModel(normalize(builder.build()))
+
+    def fold_of(self, base, kept, coefficients, offsets):
+        """Return the cut of the convolution, with a fold into the dense layer, and the fold as its 16 bits say it."""
+        (group,) = (base.channels.groups[number] for number in base.channels.prunable)
+        fold = Fold.of(group.consumers[0].weight, coefficients, offsets)
+        cut = LayerCut(group.tensors[0], group.units, np.array(kept), (fold,))
+        return cut, fold.coefficients * 2.0**fold.coefficient_exponent, fold.offsets * 2.0**fold.offset_exponent
+
+    @pytest.mark.parametrize("kept", [[1], [0, 2, 3], [0, 1, 2, 3, 4]])
+    def test_the_layer_reads_what_they_say(self, base, kept):
+        rng = np.random.default_rng(len(kept))
+        cut, D, v = self.fold_of(base, kept, rng.normal(size=(5, len(kept))), rng.normal(size=5))
+        images = rng.normal(size=(6, 4, 4, 2)).astype(np.float32)
+        reader = base.graph.operators[-1]
+        weights, bias = (base.graph.tensors[reader.inputs[i]].data.astype(np.float64) for i in (1, 2))
+        before = extract(bytes(base.content), list(base.graph.inputs), [reader.inputs[0]])
+        pixels = LoadedModel(before).run(images)[0].reshape(6, 4, 5).astype(np.float64)
+        mended = pixels[..., kept] @ (np.eye(5)[:, kept] + D).T + v
+        expected = mended.reshape(6, 20) @ weights.T + bias
+        np.testing.assert_allclose(LoadedModel(base.emit([cut])).run(images)[0], expected, rtol=1e-5, atol=1e-5)
+
+    def test_rows_of_zeros_change_nothing(self, base):
+        zeros, _, _ = self.fold_of(base, [0, 3], np.zeros((5, 2)), np.zeros(5))
+        assert base.emit([zeros]) == base.emit([LayerCut(zeros.tensor, 5, zeros.kept)])
+
+    def test_they_equal_rows_of_pruned_units_where_the_others_are_zero(self, base):
+        D, v = np.zeros((5, 2)), np.zeros(5)
+        D[[1, 2, 4]], v[[1, 2, 4]] = np.random.default_rng(0).normal(size=(3, 2)), [1.0, -0.5, 0.25]
+        every, _, _ = self.fold_of(base, [0, 3], D, v)
+        pruned, _, _ = self.fold_of(base, [0, 3], D[[1, 2, 4]], v[[1, 2, 4]])
+        assert base.emit([every]) == base.emit([pruned])
+
+    @pytest.mark.parametrize("shape", [(2, 2), (4, 2), (6, 2), (5, 1), (3, 3), (0, 0)])
+    def test_other_numbers_of_rows_or_columns_are_refused(self, base, shape):
+        cut, _, _ = self.fold_of(base, [0, 3], np.ones(shape), np.ones(shape[0]))
+        with pytest.raises(PlanError, match="coefficients for 3 pruned and 2 kept units"):
+            base.emit([cut])

@@ -7,10 +7,19 @@ import warnings
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from edge_runtime.flatmodel import BaseModel, LayerCut, PruningPlan, extract, normalize, read_graph, takes_any_batch
+from edge_runtime.flatmodel import (
+    BaseModel,
+    Part,
+    PruningPlan,
+    extract,
+    normalize,
+    read_graph,
+    separators,
+    takes_any_batch,
+)
 from edge_runtime.interpreter import LoadedModel
 from tests.support.random_cuts import random_cuts
-from tests.support.reference import kept_units, masked_network
+from tests.support.reference import masked_network
 from tests.support.tflite_kinds import INTEGER_KINDS
 
 # Of the range of the outputs. Float layers sum in another order when some of their inputs are gone.
@@ -97,27 +106,26 @@ def _prunable_units(base):
 
 
 def check_parts(kind, base, cuts, images, rng):
-    """A part of the network, from one activation on, computes the same with any batch, and can be cut like the whole.
+    """What follows an activation is cut like the whole, computes the same, and does so with any batch.
 
     Return the activation, or None if there is none that all later ones follow from.
     """
-    boundaries = [tensor for tensor in _prunable_activations(base) if _separates(base.graph, tensor)]
+    graph = base.graph
+    found = separators(graph)
+    assert found == [tensor for tensor in _computed(graph) if _separates(graph, tensor)]
+    boundaries = [tensor for tensor in found if tensor not in (*graph.inputs, *graph.outputs)]
     if not boundaries:
         return None
     boundary = int(rng.choice(boundaries))
-    before = extract(bytes(base.content), list(base.graph.inputs), [boundary])
-    after = extract(bytes(base.content), [boundary], list(base.graph.outputs))
-    whole = outputs(base.content, images)
+    part = Part(base, boundary, graph.outputs)
+    before = extract(bytes(base.content), list(graph.inputs), [boundary])
     values = _activation(before, images)
-    assert_same(kind, outputs(after, values, _batch(after)), whole)
-    part = BaseModel(after, inputs_are_cut=True)
-    keeps = kept_units(base, cuts)
-    ((axis, labels),) = base.channels.axes[boundary].items()
+    assert_same(kind, outputs(part.emit([]), values, _batch(part.emit([]))), outputs(base.content, images))
     # Folds that stand before the boundary change what arrives there.
-    cut_before = extract(bytes(base.emit(cuts)), list(base.graph.inputs), [boundary])
+    cut_before = extract(bytes(base.emit(cuts)), list(graph.inputs), [boundary])
     arriving = _activation(cut_before, images)
-    assert arriving.shape[axis] == keeps[labels].sum()
-    assert_same(kind, outputs(part.emit(_cuts_of_part(base, part, cuts)), arriving), outputs(base.emit(cuts), images))
+    assert part.kept_inputs(values, cuts).shape == arriving.shape
+    assert_same(kind, outputs(part.emit(cuts), arriving), outputs(base.emit(cuts), images))
     return boundary
 
 
@@ -132,37 +140,22 @@ def _batch(content):
     return 3 if takes_any_batch(graph) and np.int16 not in written else 1
 
 
-def _prunable_activations(base):
-    """Activations whose last axis carries prunable channels; only those can be the input of a part."""
-    for number in base.channels.prunable:
-        for tensor in base.channels.groups[number].tensors:
-            if list(base.channels.axes[tensor]) == [len(base.graph.tensors[tensor].shape) - 1]:
-                yield tensor
+def _computed(graph):
+    """The input, and all activations, in order of computation."""
+    return [graph.inputs[0], *(tensor for operator in graph.operators for tensor in operator.outputs)]
 
 
 def _separates(graph, boundary):
-    """Whether the outputs follow from this activation alone."""
-    pending = list(graph.outputs)
+    """Whether the outputs follow from this activation alone, and anything follows from it."""
+    pending, seen = list(graph.outputs), set()
     while pending:
         tensor = pending.pop()
-        if tensor in graph.inputs:
+        seen.add(tensor)
+        if tensor != boundary and tensor in graph.inputs:
             return False
         if tensor != boundary and tensor in graph.producer:
-            pending += [source for source in graph.producer[tensor].inputs if source >= 0]
-    return True
-
-
-def _cuts_of_part(base, part, cuts):
-    """Return the cuts of the whole as cuts of a part, without folds of layers that it lacks."""
-    keeps, by_units = kept_units(base, cuts), []
-    for group in part.channels.groups:
-        kept = np.ones(group.units, bool)
-        for tensor in group.tensors:
-            for axis, labels in part.channels.axes[tensor].items():
-                kept[labels - group.first] = keeps[base.channels.axes[tensor][axis]]
-        if not kept.all():
-            by_units.append(LayerCut(group.tensors[0], group.units, np.flatnonzero(kept)))
-    return by_units
+            pending += [source for source in graph.producer[tensor].inputs if source >= 0 and source not in seen]
+    return boundary in seen
 
 
 def check_plan(base, cuts):

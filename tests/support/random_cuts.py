@@ -1,4 +1,4 @@
-"""Random cuts of any network: which units stay, and folds of those that go."""
+"""Random cuts of any network: which units stay, and folds that make up for those that go."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ def random_fold(base, group, cut, consumer, rng, kind):
     units, repeats = units[is_own], repeats[is_own]
     pruned, kept = int(np.isin(units, cut.pruned).sum()), int(np.isin(units, cut.kept).sum())
     # A layer that reads some units more often than others takes up none either.
-    if kind == "none" or not pruned or len(set(repeats)) > 1:
+    if kind == "none" or not len(units) or len(set(repeats)) > 1:
         return None
+    # A row for each pruned unit, or for each that the layer reads: then those of kept units are added to the identity.
+    rows = pruned if pruned and rng.random() < 0.5 else pruned + kept
     columns = kept if kind == "linear" else 0
-    coefficients = rng.normal(0, 0.7 / np.sqrt(max(columns, 1)), (pruned, columns))
-    return Fold.of(consumer.weight, coefficients, rng.normal(0, 0.3, pruned))
+    coefficients = rng.normal(0, 0.7 / np.sqrt(max(columns, 1)), (rows, columns))
+    return Fold.of(consumer.weight, coefficients, rng.normal(0, 0.3, rows))

@@ -52,7 +52,10 @@ def kept_units(base: BaseModel, cuts):
 
 
 def _fold(network, consumer, folds, keeps):
-    """Apply the folds of one layer: its weights become `W_S + W_P B`, its bias `b + W_P v`."""
+    """Apply the folds of one layer: its weights become `W_S + W_R B`, its bias `b + W_R v`.
+
+    The rows R of B and v are the pruned units, or all that the layer reads: then a kept unit's row is added to itself.
+    """
     axes = network.base.channels.axes[consumer.weight]
     stored = network.values(consumer.weight)
     labels = axes[stored.ndim - 1]
@@ -61,16 +64,18 @@ def _fold(network, consumer, folds, keeps):
     folded, shift = whole.copy(), np.zeros(len(stored))
     for group, cut, fold in folds:
         places = [np.flatnonzero(labels == group.first + unit) for unit in range(group.units)]
-        kept = [places[unit] for unit in cut.kept if len(places[unit])]
-        pruned = [places[unit] for unit in cut.pruned if len(places[unit])]
+        read = [unit for unit in range(group.units) if len(places[unit])]
+        kept = [places[unit] for unit in read if unit in cut.kept]
+        pruned = [places[unit] for unit in read if unit not in cut.kept]
         B = fold.coefficients * 2.0**fold.coefficient_exponent
         v = fold.offsets * 2.0**fold.offset_exponent
+        rows = pruned if len(v) == len(pruned) else [places[unit] for unit in read]
         # The k-th appearances of all units belong together: those at one pixel of a flattened map.
-        for k in range(len(pruned[0])):
-            lost = whole[..., [indices[k] for indices in pruned]]
-            shift += (lost @ v).reshape(len(shift), -1).sum(axis=1)
+        for k in range(len(places[read[0]])):
+            mended = whole[..., [indices[k] for indices in rows]]
+            shift += (mended @ v).reshape(len(shift), -1).sum(axis=1)
             if fold.is_linear:
-                folded[..., [indices[k] for indices in kept]] += lost @ B
+                folded[..., [indices[k] for indices in kept]] += mended @ B
     growth = np.ones(len(scales))
     if any(fold.is_linear for _, _, fold in folds):
         if network.is_quantized(consumer.weight):
