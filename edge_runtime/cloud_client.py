@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from edge_runtime.errors import BaseChangedError, CloudError, CloudRefusedError, EdgeError, MessageError
+from edge_runtime.messages import pack, unpack
 from edge_runtime.slots import StoredModel
-from edge_runtime.wire import MSGPACK, PersonalizeAnswer, pack, unpack
+from edge_runtime.wire import MSGPACK, PersonalizeAnswer
 
 if TYPE_CHECKING:
     from types import TracebackType

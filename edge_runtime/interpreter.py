@@ -14,6 +14,8 @@ import numpy as np
 from edge_runtime.errors import InputError, ModelFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 __all__ = ["AffineQuantization", "LoadedModel"]
@@ -85,8 +87,8 @@ class LoadedModel:
     content
         The file's bytes.
     batch
-        How many samples one invocation takes. Above 1 the input is resized, which needs a model whose reshapes leave
-        the batch open (as `flatmodel.extract` makes them).
+        How many samples one invocation takes at most. Above 1 the input is resized, which needs a model whose reshapes
+        leave the batch open (as `flatmodel.extract` makes them).
     threads
         Threads of the interpreter.
     name
@@ -107,7 +109,8 @@ class LoadedModel:
             if len(inputs) != 1:
                 raise ModelFileError(f"{name}: has {len(inputs)} inputs: a classifier has one")
             self._input = inputs[0]["index"]
-            self._resize(batch, inputs[0]["shape"])
+            self._count = int(inputs[0]["shape"][0])
+            self._resize(batch, inputs[0]["shape"][1:])
         except (ValueError, RuntimeError) as error:
             if isinstance(error, ModelFileError):
                 raise
@@ -123,9 +126,11 @@ class LoadedModel:
         self._outputs = [(output["index"], _quantization(output)) for output in outputs]
         self.output_shapes: list[tuple[int, ...]] = [tuple(int(side) for side in o["shape"][1:]) for o in outputs]
 
-    def _resize(self, batch: int, shape: NDArray[np.int32]) -> None:
-        if int(shape[0]) != batch:
-            self._interpreter.resize_tensor_input(self._input, [batch, *(int(side) for side in shape[1:])])
+    def _resize(self, count: int, shape: Sequence[int]) -> None:
+        """Make ready for `count` samples of `shape` at once: microseconds, but for the first time."""
+        if count != self._count:
+            self._interpreter.resize_tensor_input(self._input, [count, *(int(side) for side in shape)])
+            self._count = count
         self._interpreter.allocate_tensors()
 
     def run(self, samples: NDArray[Any]) -> list[NDArray[Any]]:
@@ -134,7 +139,7 @@ class LoadedModel:
         A model with a quantised input takes float32 samples, which are quantised here, and samples of its own dtype as
         they are. Quantised outputs come back dequantised, as float32; others as they are.
 
-        Samples go through in chunks of `batch`; the last chunk is filled up with zeros whose results are dropped.
+        Samples go through in chunks of `batch`; the last chunk has what is left.
 
         Raises
         ------
@@ -156,19 +161,18 @@ class LoadedModel:
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
     def _run_chunk(self, chunk: NDArray[Any]) -> list[NDArray[Any]]:
-        count = len(chunk)
         if self.input_quantization is not None and chunk.dtype != self.input_dtype:
             if np.isnan(chunk).any():
                 raise InputError(f"{self.name}: samples have NaN, which {self.input_dtype} cannot hold: check them")
             chunk = self.input_quantization.quantize(chunk)
-        if count < self.batch:
-            chunk = np.concatenate([chunk, np.zeros((self.batch - count, *chunk.shape[1:]), chunk.dtype)])
-        self._interpreter.set_tensor(self._input, chunk)
         try:
+            if len(chunk) != self._count:
+                self._resize(len(chunk), self.input_shape)
+            self._interpreter.set_tensor(self._input, chunk)
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise ModelFileError(f"{self.name}: the interpreter failed while running it: {error}") from error
-        return [self._output(index, quantization)[:count] for index, quantization in self._outputs]
+        return [self._output(index, quantization) for index, quantization in self._outputs]
 
     def _output(self, index: int, quantization: AffineQuantization | None) -> NDArray[Any]:
         stored: NDArray[Any] = self._interpreter.get_tensor(index)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.durable import write_durably
 from edge_runtime.errors import MessageError
-from edge_runtime.wire import field, pack, unpack
+from edge_runtime.messages import field, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

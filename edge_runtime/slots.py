@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 from edge_runtime.digests import check_digest, digest_of
 from edge_runtime.durable import sync_folder, write_durably
 from edge_runtime.errors import ConfigError, DigestError, MessageError
-from edge_runtime.wire import Manifest, field, pack, unpack
+from edge_runtime.messages import field, pack, unpack
+from edge_runtime.wire import Manifest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -178,6 +178,8 @@ class Updater:
         missing = sorted(usage.keys() - stored.manifest.usage.keys())
         if missing:
             raise MessageError(f"{self._client.url}: answered with a cut that was not made for {', '.join(missing)}")
+        if stored.manifest.certificate is not None:
+            stored.manifest.certificate.check(stored.manifest.digest, stored.manifest.usage)
         former = self._classifier.models.cut
         slot = self._slots.free_slot(None if former is None else former.slot)
         cut = ServingModel(stored, slot, threads=self._config.threads)

@@ -7,13 +7,12 @@ newer writer; a change that an older reader must not misread raises `WIRE_VERSIO
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import msgpack
-
+from edge_runtime.certificate import Certificate
 from edge_runtime.errors import MessageError
+from edge_runtime.messages import field, pack, unpack
 from edge_runtime.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -26,58 +25,18 @@ __all__ = [
     "Manifest",
     "PersonalizeAnswer",
     "PersonalizeRequest",
-    "pack",
-    "unpack",
 ]
 
 WIRE_VERSION = 1
 MSGPACK = "application/vnd.msgpack"
 
-_T = TypeVar("_T")
-
-
-def pack(fields: Mapping[str, Any]) -> bytes:
-    """Encode a message's fields as msgpack."""
-    return bytes(msgpack.packb(dict(fields), use_bin_type=True))
-
-
-def unpack(content: bytes, *, limit: int = 1 << 30) -> dict[str, Any]:
-    """Decode msgpack to a map.
-
-    Raises
-    ------
-    MessageError
-        The bytes are no msgpack map, hold lengths beyond `limit` bytes, or nest deeper than msgpack allows.
-    """
-    if len(content) > limit:
-        raise MessageError(f"message of {len(content)} bytes is over the limit of {limit}")
-    try:
-        fields = msgpack.unpackb(content, raw=False, strict_map_key=True)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise MessageError(f"message is not valid msgpack: {error or type(error).__name__}") from error
-    if not isinstance(fields, dict):
-        raise MessageError(f"message is a msgpack {type(fields).__name__}, not a map")
-    return fields
-
-
-def field(fields: Mapping[str, Any], name: str, kind: type[_T] | tuple[type, ...], where: str) -> Any:
-    """Return `fields[name]` after checking its type; an int passes for a float, a bool for neither."""
-    if name not in fields:
-        raise MessageError(f"{where}: field '{name}' is missing")
-    value = fields[name]
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        expected = " or ".join(k.__name__ for k in kinds)
-        raise MessageError(f"{where}: field '{name}' is a {type(value).__name__}, expected {expected}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise MessageError(f"{where}: field '{name}' is {value}, expected a finite number")
-    return value
-
 
 def _usage(value: Mapping[Any, Any], where: str) -> dict[str, float]:
     return {str(name): field(value, name, float, f"{where}: usage") for name in value}
+
+
+def _wish(fields: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
+    return None if fields.get(name) is None else field(fields, name, kind, where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +51,9 @@ class PersonalizeRequest:
         Class name -> how often it comes up; any non-negative scale, the cloud normalises it.
     device
         A name for logs; identifies nobody.
-    variant, epsilon
-        Wishes that override the service's defaults, or None: "W" or "L"; allowed loss of top-1 accuracy per class, in
-        (0, 1).
+    variant, epsilon, guarantee, delta
+        Wishes that override the service's defaults, or None: how to prune ("L", "W", ...); allowed loss of top-1
+        accuracy per class, in (0, 1); "certified" or "empirical"; how likely a certificate may be wrong, in (0, 1).
     want_model
         Whether the answer should carry the file, or only the plan that makes it from the base.
     """
@@ -104,6 +63,8 @@ class PersonalizeRequest:
     device: str = "device"
     variant: str | None = None
     epsilon: float | None = None
+    guarantee: str | None = None
+    delta: float | None = None
     want_model: bool = True
 
     def to_fields(self) -> dict[str, Any]:
@@ -115,6 +76,8 @@ class PersonalizeRequest:
             "device": self.device,
             "variant": self.variant,
             "epsilon": self.epsilon,
+            "guarantee": self.guarantee,
+            "delta": self.delta,
             "want_model": self.want_model,
         }
 
@@ -123,13 +86,14 @@ class PersonalizeRequest:
         """Read the message, or raise MessageError naming the field that is wrong."""
         where = "request"
         _check_version(fields, where)
-        variant, epsilon = fields.get("variant"), fields.get("epsilon")
         return cls(
             base=field(fields, "base", str, where),
             usage=_usage(field(fields, "usage", dict, where), where),
             device=field({"device": "device", **fields}, "device", str, where),
-            variant=None if variant is None else field(fields, "variant", str, where),
-            epsilon=None if epsilon is None else field(fields, "epsilon", float, where),
+            variant=_wish(fields, "variant", str, where),
+            epsilon=_wish(fields, "epsilon", float, where),
+            guarantee=_wish(fields, "guarantee", str, where),
+            delta=_wish(fields, "delta", float, where),
             want_model=field({"want_model": True, **fields}, "want_model", bool, where),
         )
 
@@ -174,14 +138,16 @@ class Manifest:
     usage
         The classes that the cut is for, with their weights (sum 1); empty for a base model.
     variant, epsilon, guarantee
-        How it was cut and what was asked of it; `guarantee` is "empirical" (measured on the search's own images) or
-        "none" (a base model).
+        How it was cut and what was asked of it; `guarantee` is "certified" (shown on images that the search never saw),
+        "empirical" (measured on the search's own images) or "none" (a base model).
     relative_size, parameters
         Parameters relative to the base's, and their number.
     per_class
         Per class of `usage`: accuracy of base and cut on the images of the search.
     cache_tier
         Where the cut came from: "search" or the tier of the cache that answered.
+    certificate
+        The evidence, of a certified cut that prunes anything.
     """
 
     digest: str
@@ -198,6 +164,7 @@ class Manifest:
     parameters: int
     per_class: dict[str, ClassFigures]
     cache_tier: str
+    certificate: Certificate | None = None
 
     @property
     def is_base(self) -> bool:
@@ -222,6 +189,7 @@ class Manifest:
             "parameters": self.parameters,
             "per_class": {name: figures.to_fields() for name, figures in self.per_class.items()},
             "cache_tier": self.cache_tier,
+            "certificate": None if self.certificate is None else self.certificate.to_fields(),
         }
 
     @classmethod
@@ -248,6 +216,9 @@ class Manifest:
                 for name in per_class
             },
             cache_tier=field(fields, "cache_tier", str, where),
+            certificate=None
+            if fields.get("certificate") is None
+            else Certificate.from_fields(field(fields, "certificate", dict, where)),
         )
 
 

@@ -10,7 +10,9 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from edge_runtime.wire import MSGPACK, PersonalizeAnswer, PersonalizeRequest, pack, unpack
+from edge_runtime.certificate import Certificate
+from edge_runtime.messages import pack, unpack
+from edge_runtime.wire import MSGPACK, PersonalizeAnswer, PersonalizeRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,6 +37,7 @@ class Fault(enum.Enum):
     OTHER_BASE = "a cut of a base that the device does not hold"
     OTHER_CLASSES = "the classes have other names"
     OTHER_USAGE = "a cut for other classes than asked for"
+    OTHER_CERTIFICATE = "the certificate is of another file"
 
 
 class CloudSimulator:
@@ -173,4 +176,6 @@ def _damaged(model: StoredModel, fault: Fault | None) -> bytes:
         manifest = replace(manifest, classes=manifest.classes[::-1])
     elif fault is Fault.OTHER_USAGE:
         manifest = replace(manifest, usage={"something else": 1.0})
+    elif fault is Fault.OTHER_CERTIFICATE:
+        manifest = replace(manifest, certificate=Certificate("0" * 64, "1" * 64, "binomial", 0.03, 0.1, {}))
     return PersonalizeAnswer(manifest, b"", None if fault is Fault.NO_MODEL else content).to_bytes()

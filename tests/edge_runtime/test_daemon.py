@@ -164,6 +164,7 @@ def test_a_first_start_without_cloud_says_so_and_recovers(
         (Fault.OTHER_BASE, "was cut from another base"),
         (Fault.OTHER_CLASSES, "has other classes"),
         (Fault.OTHER_USAGE, "not made for north-west, south-west"),
+        (Fault.OTHER_CERTIFICATE, "certificate: is of model 0000"),
     ],
 )
 def test_the_base_serves_on_through_a_fault_and_the_cut_comes_with_the_next_try(
