@@ -5,6 +5,7 @@ PrunerError
 ├── ConversionError                   a trained network that cannot be turned into a .tflite, or not into an equal one
 ├── ProfileError       (ValueError)   a profile folder that is missing, damaged, or of another model
 ├── RequestError       (ValueError)   a wish that cannot be met: unknown classes, bad weights, an impossible epsilon
+├── CertificationError (RequestError) a guarantee that the profile's images are too few for
 └── MissingExtraError  (ImportError)  a package of an optional extra is not installed
 
 Every message says what was wrong, where, and what to do about it, on one line.
@@ -13,6 +14,7 @@ Every message says what was wrong, where, and what to do about it, on one line.
 from __future__ import annotations
 
 __all__ = [
+    "CertificationError",
     "ConversionError",
     "ImageDataError",
     "MissingExtraError",
@@ -40,6 +42,10 @@ class ProfileError(PrunerError, ValueError):
 
 class RequestError(PrunerError, ValueError):
     """A request names unknown classes, or has weights or limits that make no sense."""
+
+
+class CertificationError(RequestError):
+    """The images at hand are too few to certify anything at the wanted epsilon and delta."""
 
 
 class MissingExtraError(PrunerError, ImportError):

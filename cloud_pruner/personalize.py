@@ -1,4 +1,4 @@
-"""From a request to a cut model: look in the cache, else search; then emit the file and say what it is."""
+"""From a request to a cut model: look in the cache, else search and certify; then emit the file and say what it is."""
 
 from __future__ import annotations
 
@@ -6,32 +6,41 @@ import dataclasses
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from threadpoolctl import threadpool_limits
 
 from cache import exact_key
+from cloud_pruner.certification import walk
+from cloud_pruner.errors import CertificationError
+from cloud_pruner.loss_tests import LOSS_TESTS
+from cloud_pruner.methods import method_named
 from cloud_pruner.progress import no_progress
 from cloud_pruner.requests import checked_usage
 from cloud_pruner.search import Searcher
+from edge_runtime.certificate import Certificate
 from edge_runtime.digests import check_digest, digest_of
 from edge_runtime.errors import EdgeError
 from edge_runtime.flatmodel import PruningPlan, read_graph
-from edge_runtime.wire import ClassFigures, Manifest, pack, unpack
+from edge_runtime.messages import pack, unpack
+from edge_runtime.wire import ClassFigures, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cache import PlanCache
+    from cloud_pruner.allocation import Objective
+    from cloud_pruner.fold_fitting import Folding
+    from cloud_pruner.loss_tests import PairedCounts
     from cloud_pruner.profile import Profile
     from cloud_pruner.progress import Progress
     from cloud_pruner.requests import PruneRequest
-    from cloud_pruner.search import ClassCounts, SearchResult
     from cloud_pruner.variants import Usage
+    from edge_runtime.flatmodel import LayerCut
 
 __all__ = ["Personalized", "Personalizer", "base_manifest"]
 
-_ENTRY_VERSION = 1
+_ENTRY_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,10 @@ class Personalized:
     model
         The .tflite file.
     held_out
-        Per class of the request: the same figures on the *certify* images, which the search never saw.
+        Per class of the request: the same figures on the *certify* images, which the search never saw; empty where the
+        profile has none.
+    shortfall
+        In one line, why no more could be certified; empty where all that the search found was, or nothing had to be.
     layers
         Layer name -> (units, units kept).
     seconds
@@ -58,6 +70,7 @@ class Personalized:
     plan: bytes
     model: memoryview
     held_out: dict[str, ClassFigures]
+    shortfall: str
     layers: dict[str, tuple[int, int]]
     seconds: float
 
@@ -87,13 +100,14 @@ class Personalizer:
         Raises
         ------
         RequestError
-            The request names classes that the model does not have, or weights, a variant or an epsilon that make no
-            sense.
+            The request names classes that the model does not have, or weights that make no sense.
+        CertificationError
+            There are too few certify images for any cut to be certified.
         """
         start = time.perf_counter()
-        variant, epsilon = request.checked_variant(), request.checked_epsilon()
         usage = checked_usage(request.usage, self.profile.classes)
-        key = self._key(request.variant, epsilon, usage)
+        self._check_images(request, usage)
+        key = self._key(request, usage)
         answer = self._remembered(key)
         if answer is None:
             with self._searching:
@@ -101,19 +115,34 @@ class Personalizer:
                 answer = self._remembered(key)
                 if answer is None:
                     with threadpool_limits(1):  # two BLAS threads on a busy machine are far slower than one
-                        result = self._searcher.search(usage, variant, epsilon, progress)
-                    answer = self._answer(request.variant, epsilon, usage, result)
+                        answer = self._search(request, usage, progress)
                     if self.cache is not None:
-                        self.cache.store(key, _encode(answer), seconds=result.seconds)
+                        self.cache.store(key, _encode(answer), seconds=time.perf_counter() - start)
         return dataclasses.replace(answer, seconds=time.perf_counter() - start)
 
-    def _key(self, variant: str, epsilon: float, usage: Usage) -> str:
+    def _check_images(self, request: PruneRequest, usage: Usage) -> None:
+        """Raise CertificationError where nothing that prunes could be certified, before anything is searched."""
+        if request.guarantee != "certified":
+            return
+        counts = self._searcher.count(None, usage, "certify")
+        walked = walk(1, lambda _: counts, epsilon=request.epsilon, delta=request.delta, test=LOSS_TESTS[request.test])
+        if walked.shortfall is not None:
+            line = walked.shortfall.describe(self.profile.classes[walked.shortfall.label])
+            raise CertificationError(f"{line}; or ask for guarantee 'empirical'")
+
+    def _key(self, request: PruneRequest, usage: Usage) -> str:
+        certified = request.guarantee == "certified"
         return exact_key(
             entry=_ENTRY_VERSION,
             base=self.profile.base.digest,
             profile=self.profile.digest,
-            variant=variant,
-            epsilon=epsilon,
+            variant=method_named(request.variant).name,
+            folding=request.folding,
+            objective=request.objective,
+            epsilon=request.epsilon,
+            guarantee=request.guarantee,
+            delta=request.delta if certified else None,
+            test=request.test if certified else None,
             classes=tuple(usage.labels.tolist()),
             weights=tuple(round(weight, 9) for weight in usage.weights.tolist()),
         )
@@ -133,6 +162,7 @@ class Personalizer:
                 plan=fields["plan"],
                 model=model,
                 held_out={name: ClassFigures.from_fields(f, name) for name, f in fields["held_out"].items()},
+                shortfall=fields["shortfall"],
                 layers={name: (int(units), int(kept)) for name, (units, kept) in fields["layers"].items()},
                 seconds=0.0,
             )
@@ -140,35 +170,74 @@ class Personalizer:
             # Whatever is wrong with a stored entry, a search puts it right.
             return None
 
-    def _answer(self, variant: str, epsilon: float, usage: Usage, result: SearchResult) -> Personalized:
-        profile = self.profile
-        plan = PruningPlan(profile.base.digest, result.cuts)
+    def _search(self, request: PruneRequest, usage: Usage, progress: Progress) -> Personalized:
+        profile, searcher = self.profile, self._searcher
+        method = method_named(request.variant)
+        result = searcher.search(
+            usage,
+            method,
+            request.epsilon,
+            folding=cast("Folding | None", request.folding),
+            objective=cast("Objective", request.objective),
+            progress=progress,
+        )
+        cuts: tuple[LayerCut, ...] = result.cuts
+        shortfall, evidence = "", None
+        if request.guarantee == "certified":
+            path: dict[int, tuple[LayerCut, ...] | None] = {0: None}
+
+            def count(number: int) -> dict[int, PairedCounts]:
+                if number not in path:
+                    path[number] = result.path[number - 1]()
+                return searcher.count(path[number], usage, "certify")
+
+            walked = walk(
+                len(result.path),
+                count,
+                epsilon=request.epsilon,
+                delta=request.delta,
+                test=LOSS_TESTS[request.test],
+            )
+            cuts = path[walked.shipped] or ()
+            if walked.certified is not None:
+                evidence = walked.certified.evidence(profile.classes)
+            if walked.shortfall is not None:
+                shortfall = walked.shortfall.describe(profile.classes[walked.shortfall.label])
+        plan = PruningPlan(profile.base.digest, cuts)
         model = profile.base.apply(plan)
-        parameters = read_graph(model).parameters
+        digest, parameters = digest_of(model), read_graph(model).parameters
+        certificate = None
+        if evidence is not None:
+            certificate = Certificate(
+                digest, profile.certify_digest, request.test, request.epsilon, request.delta, evidence
+            )
         names = [profile.classes[label] for label in usage.labels.tolist()]
         manifest = Manifest(
-            digest=digest_of(model),
+            digest=digest,
             bytes=len(model),
             base=profile.base.digest,
             profile=profile.digest,
             classes=profile.classes,
             preprocessing=profile.preprocessing,
             usage=dict(zip(names, usage.weights.tolist(), strict=True)),
-            variant=variant,
-            epsilon=epsilon,
-            guarantee="empirical",
+            variant=method.name,
+            epsilon=request.epsilon,
+            guarantee=request.guarantee,
             relative_size=parameters / profile.base.graph.parameters,
             parameters=parameters,
-            per_class=_figures(result.select, profile.classes),
+            per_class=_figures(searcher.count(cuts, usage, "select"), profile.classes),
             cache_tier="search",
+            certificate=certificate,
         )
+        kept = {profile.base.channels.group_of(cut.tensor): len(cut.kept) for cut in cuts}
         return Personalized(
             manifest=manifest,
             plan=plan.to_bytes(),
             model=model,
-            held_out=_figures(result.certify, profile.classes),
-            layers={layer.name: (layer.units, layer.kept) for layer in result.layers},
-            seconds=result.seconds,
+            held_out=_figures(searcher.count(cuts, usage, "certify"), profile.classes),
+            shortfall=shortfall,
+            layers={layer.name: (layer.units, kept.get(layer.group, layer.units)) for layer in profile.layers},
+            seconds=0.0,
         )
 
 
@@ -193,12 +262,13 @@ def base_manifest(profile: Profile) -> Manifest:
     )
 
 
-def _figures(counts: Mapping[int, ClassCounts], classes: tuple[str, ...]) -> dict[str, ClassFigures]:
+def _figures(counts: Mapping[int, PairedCounts], classes: tuple[str, ...]) -> dict[str, ClassFigures]:
     return {
         classes[label]: ClassFigures(
             n=count.images, base_accuracy=count.base / count.images, accuracy=count.cut / count.images
         )
         for label, count in counts.items()
+        if count.images
     }
 
 
@@ -207,6 +277,7 @@ def _encode(answer: Personalized) -> bytes:
         "manifest": answer.manifest.to_fields(),
         "plan": answer.plan,
         "held_out": {name: figures.to_fields() for name, figures in answer.held_out.items()},
+        "shortfall": answer.shortfall,
         "layers": {name: list(counts) for name, counts in answer.layers.items()},
     }
     return pack(fields)

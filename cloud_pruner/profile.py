@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from cloud_pruner.errors import ProfileError
+from cloud_pruner.firing_rates import unpack
+from cloud_pruner.groups import prunable_groups
+from cloud_pruner.taylor import TaylorMoments
 from edge_runtime.digests import digest_of, digest_of_file
 from edge_runtime.errors import EdgeError
-from edge_runtime.flatmodel import BaseModel
+from edge_runtime.flatmodel import BaseModel, Part
 from edge_runtime.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -25,42 +29,44 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cloud_pruner.groups import PrunableGroup
+
 __all__ = ["BASE_FILE", "MANIFEST_FILE", "PROFILE_VERSION", "SPLITS", "LayerProfile", "Profile", "Split"]
 
-PROFILE_VERSION: Final = 1
+PROFILE_VERSION: Final = 2
 MANIFEST_FILE: Final = "manifest.json"
 BASE_FILE: Final = "base.tflite"
-SPLITS: Final = ("profile", "select", "certify")
+SPLITS: Final = ("profile", "select", "certify", "report")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerProfile:
-    """What was measured of one prunable layer (a channel group), per class on the *profile* images.
+    """What was measured of one prunable channel group, per class on the *profile* images.
 
     Attributes
     ----------
     name
-        A name for people: the operator's kind and its number among the weight layers.
-    output
-        Tensor (index in the base) of the layer's activations, after its ReLU.
-    boundary
-        Tensor that the next layer reads: after pooling, before flattening.
+        For people (`PrunableGroup.name`).
+    group, tensor
+        The group's number in the base's channels, and an activation that carries it.
+    units
+        How many it has.
     firing_rates
-        `(units, classes) float32`: fraction of values of `output` that are not zero (CAP'NN, section III).
-    means, second_moments
-        `(units, classes) float32`: of the values of `boundary` and of their squares.
-    weight_norms
-        `(units,) float32`: sum of squares of the weights by which the next layers multiply the unit.
+        `(units, classes) float32`: fraction of post-activation values that are not zero (CAP'NN, section III); where
+        several activations carry the units, the largest.
+    mean_activations
+        `(units, classes) float32`: mean post-activation value; the largest likewise.
+    sensitivities
+        `(shares, classes) float32`: by how much the logits change per error in what reads the group (`sensitivity`).
     """
 
     name: str
-    output: int
-    boundary: int
+    group: int
+    tensor: int
     units: int
     firing_rates: NDArray[np.float32]
-    means: NDArray[np.float32]
-    second_moments: NDArray[np.float32]
-    weight_norms: NDArray[np.float32]
+    mean_activations: NDArray[np.float32]
+    sensitivities: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,11 +113,17 @@ class Profile:
     classes
         Names of the outputs.
     boundary
-        Tensor at which the activations of the splits were taken.
+        Activation, taken of all images, from which alone everything after it is computed; nothing before it is pruned.
     layers
-        The prunable layers, in order of computation.
+        The prunable channel groups, in order of computation.
     splits
-        "profile", "select" and "certify" (`guarantee.md`: disjoint images).
+        "profile", "select", "certify" and "report": disjoint images to measure on, to search with, to certify with and
+        to report on; the last two may have none.
+    taylor
+        Activation (tensor index) that prunable units are read from -> its Taylor moments; empty where the profile was
+        made without the Keras network.
+    certify_digest
+        Names the certify images: sha256 over their activations' and labels' own.
     confusion
         `(classes, classes) int64`: images of the row's class (of the select split) that the base takes for the
         column's.
@@ -125,7 +137,20 @@ class Profile:
     boundary: int
     layers: tuple[LayerProfile, ...]
     splits: Mapping[str, Split]
+    taylor: Mapping[int, TaylorMoments]
+    certify_digest: str
     confusion: NDArray[np.int64]
+
+    @cached_property
+    def suffix(self) -> Part:
+        """What the splits' activations go through: the base from `boundary` to its output."""
+        return Part(self.base, self.boundary, self.base.graph.outputs)
+
+    @cached_property
+    def groups(self) -> dict[int, PrunableGroup]:
+        """Group number -> its members and readers in the base, for each of `layers`."""
+        wanted = {layer.group for layer in self.layers}
+        return {group.group: group for group in prunable_groups(self.base, None) if group.group in wanted}
 
     @classmethod
     def open(cls, folder: Path | str) -> Profile:
@@ -178,13 +203,12 @@ def _open(folder: Path, manifest: dict[str, Any], digest: str) -> Profile:
     layers = tuple(
         LayerProfile(
             name=entry["name"],
-            output=entry["output"],
-            boundary=entry["boundary"],
+            group=entry["group"],
+            tensor=entry["tensor"],
             units=entry["units"],
-            firing_rates=arrays[f"firing_rates_{number}"],
-            means=arrays[f"means_{number}"],
-            second_moments=arrays[f"second_moments_{number}"],
-            weight_norms=arrays[f"weight_norms_{number}"],
+            firing_rates=_rates(arrays[f"firing_rates_{number}"], (entry["units"], len(manifest["classes"]))),
+            mean_activations=arrays[f"mean_activations_{number}"],
+            sensitivities=arrays[f"sensitivities_{number}"],
         )
         for number, entry in enumerate(manifest["layers"])
     )
@@ -200,8 +224,20 @@ def _open(folder: Path, manifest: dict[str, Any], digest: str) -> Profile:
             name: Split(arrays[f"{name}_activations"], arrays[f"{name}_labels"], arrays[f"{name}_predictions"])
             for name in SPLITS
         },
+        taylor={
+            int(name.removeprefix("taylor_")): TaylorMoments.from_array(array)
+            for name, array in arrays.items()
+            if name.startswith("taylor_")
+        },
+        certify_digest=digest_of(
+            "".join(manifest["arrays"][f"certify_{part}"]["sha256"] for part in ("activations", "labels")).encode()
+        ),
         confusion=arrays["confusion"],
     )
+
+
+def _rates(stored: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
+    return unpack(stored, shape) if stored.dtype == np.uint8 else stored
 
 
 def _check_file(path: Path, expected: str, what: str) -> None:

@@ -15,39 +15,32 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cloud_pruner.errors import ImageDataError, ProfileError
+from cloud_pruner.firing_rates import pack
+from cloud_pruner.gradients import taylor_moments
+from cloud_pruner.groups import prunable_groups
 from cloud_pruner.images import split_per_class
 from cloud_pruner.moments import MomentSums, exposed
-from cloud_pruner.profile import BASE_FILE, MANIFEST_FILE, PROFILE_VERSION, SPLITS, Profile
+from cloud_pruner.profile import BASE_FILE, MANIFEST_FILE, PROFILE_VERSION, Profile
 from cloud_pruner.progress import no_progress
+from cloud_pruner.sensitivity import sensitivities
 from edge_runtime.digests import digest_of_file
 from edge_runtime.durable import replace_folder
-from edge_runtime.flatmodel import BaseModel, normalize, real_values
-from edge_runtime.flatmodel.channels import ELEMENTWISE
+from edge_runtime.flatmodel import BaseModel, normalize, separators
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from cloud_pruner.groups import PrunableGroup
     from cloud_pruner.images import ImageSet
     from cloud_pruner.progress import Progress
     from edge_runtime.preprocessing import Preprocessing
 
-__all__ = ["DEFAULT_DEPTH", "LayerTensors", "ProfileSettings", "build_profile", "prunable_layers"]
+__all__ = ["DEFAULT_DEPTH", "ProfileSettings", "build_profile"]
 
 DEFAULT_DEPTH: Final = 6
 _BATCH: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class LayerTensors:
-    """Where a prunable layer shows in the base model: tensor indices, as in `LayerProfile`."""
-
-    name: str
-    output: int
-    boundary: int
-    units: int
-    input: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +53,20 @@ class ProfileSettings:
         How many of the last weight layers are looked at; the output layer is one of them and is never pruned (CAP'NN
         prunes the "last 6 layers" of VGG-16: three convolutions and two dense layers). None: all of them.
     images
-        Images a class for each split, or None: of the smallest class, without `unseen` images 50, 25 and 25 %; with
-        them up to 100 to profile, and half of the unseen ones each to select and to certify.
+        Images a class for each split, or None: of the smallest class, without `unseen` images 50, 25 and 25 % to
+        profile, select and certify; with them up to 100 to profile, and of the unseen ones half to select and half to
+        certify. None to report on unless they are asked for: of what select and certify leave.
+    three_bit_rates
+        Store firing rates in 3 bits (CAP'NN, section V.C).
+    keras
+        The Keras network that the base was converted from: its gradients order units better (`gradients`). Needs
+        TensorFlow, here and not for using the profile.
     """
 
     depth: int | None = DEFAULT_DEPTH
     images: dict[str, int | None] | None = None
+    three_bit_rates: bool = False
+    keras: Path | None = None
 
 
 def build_profile(
@@ -102,7 +103,8 @@ def build_profile(
         Nothing of the model can be pruned, or `folder` holds something else.
     """
     base = BaseModel(normalize(content, name), name=name)
-    layers = prunable_layers(base, settings.depth)
+    groups = prunable_groups(base, settings.depth)
+    _check_weights(base, name)
     _check_images(base, images, unseen, preprocessing, name)
     parts = _split(images, unseen, settings.images or {})
     if folder.exists() and not (folder / MANIFEST_FILE).exists() and any(folder.iterdir()):
@@ -110,86 +112,36 @@ def build_profile(
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _Measurement(base, layers, images.classes, preprocessing, scratch, progress).write(parts)
+        measurement = _Measurement(base, groups, images.classes, preprocessing, scratch, progress)
+        if settings.keras is not None:
+            measurement.save_gradients(settings.keras, *parts["profile"])
+        measurement.write(parts, three_bit_rates=settings.three_bit_rates)
         replace_folder(folder, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Profile.open(folder)
 
 
-def prunable_layers(base: BaseModel, depth: int | None) -> list[LayerTensors]:
-    """Return the layers that may be pruned among the last `depth` weight layers, in order of computation.
-
-    Raises
-    ------
-    ProfileError
-        There are none; the message says what stands in the way.
-    """
-    graph, channels = base.graph, base.channels
-    weighted = [
-        operator.index
-        for operator in graph.operators
-        if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-    ]
-    looked_at = weighted if depth is None else weighted[-depth:]
-    layers: list[LayerTensors] = []
-    beside: list[str] = []
-    for number in channels.prunable:
-        group = channels.groups[number]
-        if len(group.producers) != 1 or group.producers[0] not in looked_at or len(group.consumers) != 1:
-            continue
-        producer = graph.operators[group.producers[0]]
-        output = producer.outputs[0]
-        for tensor in group.tensors[1:]:
-            if graph.producer[tensor].kind in ELEMENTWISE and graph.producer[tensor].inputs[0] == output:
-                output = tensor
-        reader = group.consumers[0].tensor
-        flattened = any(len(labels) > group.units for labels in channels.axes[reader].values())
-        boundary = graph.producer[reader].inputs[0] if flattened else reader
-        if not _separates(base, boundary):
-            where = f"{producer.kind} (operator {producer.index})"
-            beside.append(f"{where} lies beside a shortcut, and only sequences of layers are searched")
-            continue
-        layers.append(
-            LayerTensors(
-                name=f"{producer.kind.lower()}_{weighted.index(producer.index) + 1}",
-                output=output,
-                boundary=boundary,
-                units=group.units,
-                input=_channel_input(base, producer.inputs[0]),
-            )
-        )
-    if not layers:
-        reasons = sorted(
-            {barrier for group in channels.groups for barrier in group.barriers} - {"network input", "network output"}
-        )
-        reasons += beside
-        detail = f": {'; '.join(reasons)}" if reasons else ""
-        raise ProfileError(f"nothing can be pruned among the last {depth or len(weighted)} weight layers{detail}")
-    return layers
-
-
-def _separates(base: BaseModel, boundary: int) -> bool:
-    """Whether everything that follows is computed from `boundary` alone, as the search needs it."""
+def _boundary(base: BaseModel, groups: Sequence[PrunableGroup]) -> int:
+    """Return the last activation that separates the graph and lies before all that makes or reads the groups."""
     graph = base.graph
-    seen: set[int] = set()
-    pending = [graph.outputs[0]]
-    while pending:
-        tensor = pending.pop()
-        if tensor in seen or tensor == boundary:
-            continue
-        seen.add(tensor)
-        if tensor in graph.inputs:
-            return False
-        if tensor in graph.producer:
-            pending.extend(index for index in graph.producer[tensor].inputs if index >= 0)
-    return True
+    of_groups = [base.channels.groups[group.group] for group in groups]
+    first = min(
+        index
+        for group in of_groups
+        for index in (*group.producers, *(consumer.operator for consumer in group.consumers))
+    )
+    before = {tensor for operator in graph.operators[:first] for tensor in operator.outputs}
+    # What carries pruned units itself is cut: the activations are those of the whole.
+    carried = {tensor for group in of_groups for tensor in group.tensors}
+    return [tensor for tensor in separators(graph) if tensor in (before | {graph.inputs[0]}) - carried][-1]
 
 
-def _channel_input(base: BaseModel, tensor: int) -> int:
-    """Return `tensor`, or what it is the flattening of."""
-    producer = base.graph.producer.get(tensor)
-    return producer.inputs[0] if producer is not None and producer.kind == "RESHAPE" else tensor
+def _check_weights(base: BaseModel, name: str) -> None:
+    for tensor in base.graph.tensors:
+        data = tensor.data
+        if data is not None and data.dtype.kind == "f" and not np.isfinite(data).all():
+            raise ProfileError(f"{name}: tensor {tensor.index} has weights that are NaN or infinite: train it again")
 
 
 def _check_images(
@@ -214,16 +166,20 @@ def _split(
 ) -> dict[str, tuple[ImageSet, NDArray[np.int64]]]:
     """Return split -> (image set, indices sorted by class)."""
     smallest = int(np.bincount(images.labels, minlength=len(images.classes)).min())
+    reported = wanted.get("report") or 0
+    asked = {split: count for split, count in wanted.items() if count is not None} | {"report": reported}
     if unseen is None:
-        usual = {"profile": max(smallest // 2, 1), "select": max(smallest // 4, 1), "certify": max(smallest // 4, 1)}
-        counts = {split: wanted.get(split) or usual[split] for split in SPLITS}
+        rest = smallest - reported
+        usual = {"profile": max(rest // 2, 1), "select": max(rest // 4, 1), "certify": max(rest // 4, 1)}
+        counts = usual | asked
         return {split: (images, rows) for split, rows in split_per_class(images.labels, counts, images.classes).items()}
-    fewest = int(np.bincount(unseen.labels, minlength=len(unseen.classes)).min())
-    profile = {"profile": wanted.get("profile") or min(smallest, 100)}
-    others = {split: wanted.get(split) or max(fewest // 2, 1) for split in SPLITS[1:]}
+    rest = int(np.bincount(unseen.labels, minlength=len(unseen.classes)).min()) - reported
+    usual = {"select": max(rest // 2, 1), "certify": max(rest // 2, 1)}
+    profile = {"profile": asked.pop("profile", min(smallest, 100))}
+    counts = usual | asked
     return {
         **{split: (images, rows) for split, rows in split_per_class(images.labels, profile, images.classes).items()},
-        **{split: (unseen, rows) for split, rows in split_per_class(unseen.labels, others, unseen.classes).items()},
+        **{split: (unseen, rows) for split, rows in split_per_class(unseen.labels, counts, unseen.classes).items()},
     }
 
 
@@ -233,23 +189,29 @@ class _Measurement:
     def __init__(
         self,
         base: BaseModel,
-        layers: Sequence[LayerTensors],
+        groups: Sequence[PrunableGroup],
         classes: tuple[str, ...],
         preprocessing: Preprocessing,
         folder: Path,
         progress: Progress,
     ) -> None:
-        self._base, self._layers, self._classes = base, layers, classes
+        self._base, self._groups, self._classes = base, groups, classes
         self._preprocessing, self._folder, self._progress = preprocessing, folder, progress
-        self._boundary = layers[0].input
+        self._boundary = _boundary(base, groups)
         self._arrays: dict[str, dict[str, Any]] = {}
 
-    def write(self, parts: dict[str, tuple[ImageSet, NDArray[np.int64]]]) -> None:
+    def write(self, parts: dict[str, tuple[ImageSet, NDArray[np.int64]]], *, three_bit_rates: bool) -> None:
         self._total = sum(len(rows) for _, rows in parts.values())
         self._done = 0
         for split, (images, rows) in parts.items():
-            self._measure_split(split, images, rows)
+            self._measure_split(split, images, rows, three_bit_rates=three_bit_rates)
         (self._folder / BASE_FILE).write_bytes(self._base.content)
+        profiled = np.load(self._folder / "profile_activations.npy", mmap_mode="r")
+        labels = np.load(self._folder / "profile_labels.npy")
+        for number, values in enumerate(
+            sensitivities(self._base, self._boundary, self._groups, profiled, labels, len(self._classes))
+        ):
+            self._save(f"sensitivities_{number}", values)
         manifest = {
             "version": PROFILE_VERSION,
             "base": {"file": BASE_FILE, "digest": self._base.digest, "parameters": self._base.graph.parameters},
@@ -257,22 +219,29 @@ class _Measurement:
             "preprocessing": self._preprocessing.to_dict(),
             "boundary": self._boundary,
             "layers": [
-                {"name": layer.name, "output": layer.output, "boundary": layer.boundary, "units": layer.units}
-                for layer in self._layers
+                {"name": group.name, "group": group.group, "tensor": group.tensor, "units": group.units}
+                for group in self._groups
             ],
             "arrays": self._arrays,
         }
         (self._folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
 
-    def _measure_split(self, split: str, images: ImageSet, rows: NDArray[np.int64]) -> None:
+    def save_gradients(self, keras: Path, images: ImageSet, rows: NDArray[np.int64]) -> None:
+        """Save Taylor moments of all that prunable units are read from."""
+        tensors = sorted({reader.tensor for group in self._groups for reader in group.readers})
+        inputs, labels = self._preprocessing.apply(images.pixels[rows]), images.labels[rows]
+        for tensor, moments in taylor_moments(keras, self._base, tensors, inputs, labels, self._progress).items():
+            self._save(f"taylor_{tensor}", moments.to_array())
+
+    def _measure_split(self, split: str, images: ImageSet, rows: NDArray[np.int64], *, three_bit_rates: bool) -> None:
         graph = self._base.graph
         is_profile = split == "profile"
         wanted = [graph.outputs[0]]
         if self._boundary != graph.inputs[0]:
             wanted.append(self._boundary)
-        channels = {tensor: layer.units for layer in self._layers for tensor in (layer.output, layer.boundary)}
-        moments = MomentSums(channels, len(self._classes)) if is_profile else None
-        wanted += [tensor for tensor in channels if is_profile and tensor not in wanted]
+        members = {member for group in self._groups for member in group.members} if is_profile else set()
+        wanted += [tensor for tensor in sorted(members) if tensor not in wanted]
+        moments = MomentSums({tensor: graph.tensors[tensor].shape[-1] for tensor in members}, len(self._classes))
         model = exposed(self._base, wanted, batch=_BATCH)
         labels = images.labels[rows].astype(np.int32)
         shape = tuple(graph.tensors[self._boundary].shape[1:])
@@ -291,25 +260,36 @@ class _Measurement:
             values[graph.inputs[0]] = inputs
             activations[chunk] = values[self._boundary]
             predictions[chunk] = values[graph.outputs[0]].argmax(axis=1)
-            if moments is not None:
-                moments.add(values, labels[chunk])
+            moments.add(values, labels[chunk])
             self._done += chunk.stop - chunk.start
             self._progress(f"{split} images", self._done, self._total)
         activations.flush()
         self._note(f"{split}_activations", activations)
         self._save(f"{split}_labels", labels)
         self._save(f"{split}_predictions", predictions)
-        if moments is not None:
-            for number, layer in enumerate(self._layers):
-                read = moments.of(layer.boundary)
-                self._save(f"firing_rates_{number}", moments.of(layer.output).firing_rates)
-                self._save(f"means_{number}", read.means)
-                self._save(f"second_moments_{number}", read.second_moments)
-                self._save(f"weight_norms_{number}", _weight_norms(self._base, layer))
+        for number, group in enumerate(self._groups if is_profile else ()):
+            self._save_firing(number, group, moments, three_bit=three_bit_rates)
         if split == "select":
             confusion = np.zeros((len(self._classes), len(self._classes)), dtype=np.int64)
             np.add.at(confusion, (labels, predictions), 1)
             self._save("confusion", confusion)
+
+    def _save_firing(self, number: int, group: PrunableGroup, moments: MomentSums, *, three_bit: bool) -> None:
+        """Save the largest firing rate, and mean, that any of a group's members has of each unit."""
+        first = self._base.channels.groups[group.group].first
+        rates = np.zeros((group.units, len(self._classes)), np.float32)
+        means = np.full_like(rates, -np.inf)
+        for member in group.members:
+            measured = moments.of(member)
+            ((_, labels),) = self._base.channels.axes[member].items()
+            np.maximum.at(rates, labels - first, measured.firing_rates)
+            np.maximum.at(means, labels - first, measured.means)
+        if three_bit:
+            packed, _ = pack(rates)
+            self._save(f"firing_rates_{number}", packed)
+        else:
+            self._save(f"firing_rates_{number}", rates)
+        self._save(f"mean_activations_{number}", np.where(np.isfinite(means), means, 0.0).astype(np.float32))
 
     def _save(self, name: str, array: NDArray[Any]) -> None:
         np.save(self._folder / f"{name}.npy", array, allow_pickle=False)
@@ -323,10 +303,3 @@ class _Measurement:
             "shape": list(array.shape),
             "sha256": digest_of_file(path),
         }
-
-
-def _weight_norms(base: BaseModel, layer: LayerTensors) -> NDArray[np.float32]:
-    group = base.channels.groups[base.channels.group_of(layer.output)]
-    weights = real_values(base.graph.tensors[group.consumers[0].weight])
-    norms: NDArray[np.float64] = np.square(weights).reshape(-1, layer.units).sum(axis=0)
-    return norms.astype(np.float32)

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from cloud_pruner.allocation import OBJECTIVES
 from cloud_pruner.errors import RequestError
-from cloud_pruner.variants import VARIANTS, Usage
+from cloud_pruner.fold_fitting import FOLDINGS
+from cloud_pruner.loss_tests import LOSS_TESTS
+from cloud_pruner.methods import method_named
+from cloud_pruner.variants import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cloud_pruner.variants import Variant
+__all__ = ["DEFAULT_TEST", "GUARANTEES", "WEIGHT_STEP", "PruneRequest", "checked_usage"]
 
-__all__ = ["WEIGHT_STEP", "PruneRequest", "checked_usage"]
+GUARANTEES: Final = ("certified", "empirical")
+DEFAULT_TEST: Final = "clopper-pearson"
 
 WEIGHT_STEP: Final = 0.05
 """Weights are rounded to multiples of this, so that users who differ by less share one cut."""
@@ -31,28 +36,52 @@ class PruneRequest:
     usage
         Class name -> how often it comes up, on any non-negative scale; classes with weight 0 are not the user's.
     variant
-        "W" or "L" (`variants.py`).
+        One of `methods.METHODS`.
     epsilon
         Top-1 accuracy that each of the classes may lose, in (0, 1).
+    guarantee
+        "certified": shown on the certify images, which the search never sees; "empirical": measured on the images of
+        the search, as the paper does.
+    delta
+        Probability, over the certify images, with which a certified cut may lose more all the same; in (0, 1).
+    test
+        Which test certifies (`loss_tests.LOSS_TESTS`).
+    folding
+        "none", "mean" or "linear": what becomes of pruned units; None: what the variant does.
+    objective
+        "size", "macs" or "energy": what variant L makes small.
+
+    Raises
+    ------
+    RequestError
+        A field makes no sense.
     """
 
     usage: Mapping[str, float]
     variant: str = "L"
     epsilon: float = 0.03
+    guarantee: str = "certified"
+    delta: float = 0.1
+    test: str = DEFAULT_TEST
+    folding: str | None = None
+    objective: str = "size"
 
-    def checked_variant(self) -> Variant:
-        """Return the variant, or raise RequestError."""
-        if self.variant not in VARIANTS:
-            raise RequestError(f"variant '{self.variant}' is unknown: choose one of {', '.join(VARIANTS)}")
-        return VARIANTS[self.variant]
-
-    def checked_epsilon(self) -> float:
-        """Return epsilon, or raise RequestError."""
-        if not 0.0 < self.epsilon < 1.0:
-            raise RequestError(
-                f"epsilon is {self.epsilon}: it is a share of accuracy, between 0 and 1 (0.03 is three points)"
-            )
-        return self.epsilon
+    def __post_init__(self) -> None:
+        method_named(self.variant)
+        for name, share, meaning in (
+            ("epsilon", self.epsilon, "a share of accuracy, between 0 and 1 (0.03 is three points)"),
+            ("delta", self.delta, "a probability, between 0 and 1 (0.1 is one in ten)"),
+        ):
+            if not 0.0 < share < 1.0:
+                raise RequestError(f"{name} is {share}: it is {meaning}")
+        for name, value, known in (
+            ("guarantee", self.guarantee, GUARANTEES),
+            ("test", self.test, tuple(LOSS_TESTS)),
+            ("folding", self.folding, (None, *FOLDINGS)),
+            ("objective", self.objective, OBJECTIVES),
+        ):
+            if value not in known:
+                raise RequestError(f"{name} '{value}' is unknown: choose one of {', '.join(filter(None, known))}")
 
 
 def checked_usage(usage: Mapping[str, float], classes: Sequence[str], step: float = WEIGHT_STEP) -> Usage:

@@ -1,70 +1,66 @@
-"""Searches a cut: layer by layer, the most daring candidate that keeps every class of the user within epsilon.
+"""Searches a cut for one user, by any method, and gives the path of cuts that leads to it.
 
-The rules (CAP'NN, Algorithm 2; the same for every variant)
-----------------------------------------------------------
-1. Layers are visited in order of computation; what is fixed for one stays fixed.
-2. Of a layer's candidates, in the order in which the variant gives them, the first is taken for which every class i of
-   the user loses at most epsilon: `d_i = (base's correct - cut's correct) / n_i <= epsilon` on the *select* images,
-   over all outputs.
-3. Where none is, the layer keeps all its units.
-
-How it is quick without changing the answer
--------------------------------------------
-- The activations before the first layer come from the profile. A fixed layer's output is kept; a trial runs only what
-  comes after it.
-- A trial runs *sliced* weights, in the interpreter and from the bytes that the device will run.
-- A trial ends as soon as one class has lost too many images; the class that ended the last trial goes first in the
-  next.
+Two ways: layer by layer (`layer_search`; CAP'NN's variants and the baselines), and along one path through all layers
+(`path_search`; variant L). Both judge on the *select* images; this module looks at no others but to fit folds, which
+takes *profile* images.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from cloud_pruner.allocation import allocate
+from cloud_pruner.elimination import Observed, eliminate
+from cloud_pruner.fold_fitting import RIDGE, FoldFitter
+from cloud_pruner.judge import Judge, paired_counts
+from cloud_pruner.layer_search import search_layers
+from cloud_pruner.path_search import search_path, stations
 from cloud_pruner.progress import no_progress
-from cloud_pruner.regression import fit_fold, weighted_moments
-from edge_runtime.flatmodel import BaseModel, LayerCut, extract, takes_any_batch
-from edge_runtime.interpreter import LoadedModel
+from cloud_pruner.segments import Segments, load
+from cloud_pruner.sensitivity import gram, scaled, weighted_by_gradients
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from cloud_pruner.profile import LayerProfile, Profile, Split
+    from cloud_pruner.allocation import CutPath, Objective
+    from cloud_pruner.fold_fitting import Folding
+    from cloud_pruner.groups import Reader
+    from cloud_pruner.loss_tests import PairedCounts
+    from cloud_pruner.methods import Method
+    from cloud_pruner.profile import Profile
     from cloud_pruner.progress import Progress
-    from cloud_pruner.variants import Candidate, Usage, Variant
+    from cloud_pruner.variants import Usage
+    from edge_runtime.flatmodel import LayerCut
+    from edge_runtime.interpreter import LoadedModel
 
-__all__ = ["ClassCounts", "LayerChoice", "SearchResult", "Searcher"]
+__all__ = ["LayerChoice", "SearchResult", "Searcher"]
 
-
-@dataclass(frozen=True, slots=True)
-class ClassCounts:
-    """Of one class: images, and how many of them base and cut get right."""
-
-    images: int
-    base: int
-    cut: int
-
-    @property
-    def loss(self) -> float:
-        """Top-1 accuracy lost; negative where it was gained."""
-        return (self.base - self.cut) / self.images
+# Cuts on the way to the one that was found, itself included, for certification to walk along.
+_STATIONS: Final = 6
+# Which part of epsilon the search along a path may use up: it tries many cuts, and the one that passes on the select
+# images is among those that these images flatter.
+_AIM: Final = 0.25
+# How often folds are fitted to one choice of units, with more weight on the classes that lost more than others the
+# time before; by which factor per loss, and beyond which loss that is given up.
+_ROUNDS: Final = 2
+_EMPHASIS: Final = 15.0
+_HOPELESS: Final = 0.12
 
 
 @dataclass(frozen=True, slots=True)
 class LayerChoice:
-    """What the search chose for a layer: the accepted threshold or share, or None, after how many trials."""
+    """What the search chose for a channel group: the accepted threshold or share, or None."""
 
     name: str
     units: int
     kept: int
     figure: float | None
-    trials: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,192 +70,198 @@ class SearchResult:
     Attributes
     ----------
     cuts
-        Of the layers that lose units.
+        Of the groups that lose units, or take up folds.
     layers
-        What was chosen for each prunable layer.
-    select, certify
-        Class -> counts on the images that the search used, and on images that it did not.
+        What was chosen for each prunable group.
+    path
+        Cut 1, 2, ... of a path that leads from nothing pruned to `cuts`, each made when asked for; the last gives
+        `cuts`.
     seconds
         How long it took.
     """
 
     cuts: tuple[LayerCut, ...]
     layers: tuple[LayerChoice, ...]
-    select: dict[int, ClassCounts]
-    certify: dict[int, ClassCounts]
+    path: tuple[Callable[[], tuple[LayerCut, ...]], ...]
     seconds: float
 
 
 class Searcher:
     """Searches cuts on one profile. Not safe for use by two threads at once.
 
-    Parts of the base model (from one layer's boundary on) are made on first use and kept.
+    Pieces of the base model are made on first use and kept.
     """
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        self._parts: dict[tuple[int, int], BaseModel] = {}
+        self._segments = Segments(profile.base, profile.boundary)
+        self._grams: dict[Reader, NDArray[np.float64]] = {}
 
     def search(
         self,
         usage: Usage,
-        variant: Variant,
+        method: Method,
         epsilon: float,
+        *,
+        folding: Folding | None = None,
+        objective: Objective = "size",
         progress: Progress = no_progress,
     ) -> SearchResult:
-        """Search the cut for `usage` (see the module's rules).
+        """Search the cut for `usage`.
 
-        `progress` is called with layer, layers done and layers in all.
+        Parameters
+        ----------
+        epsilon
+            Top-1 accuracy that each class may lose on the select images; variant L uses up a part of it only (`_AIM`).
+        folding
+            What becomes of pruned units; None: what the method does.
+        objective
+            What variant L makes small; the other methods do not ask.
+        progress
+            Called with what is being done, how much is done, and of how much.
         """
         start = time.perf_counter()
-        profile = self.profile
-        layers = profile.layers
-        judge = _Judge(profile.splits["select"], usage, epsilon)
-        # What the next layer reads, for the images that judge and for those that the fold is fitted on; already cut.
-        boundary, cut = profile.boundary, None
-        select = judge.inputs
-        fitting, image_weights = _gather(profile.splits["profile"], usage)
-        cuts: list[LayerCut] = []
-        choices = []
-        for number, layer in enumerate(layers):
-            progress(layer.name, number, len(layers))
-            segment = self.part(boundary, layer.boundary)
-            content = segment.emit([] if cut is None else [cut])
-            select = _run(segment, content, select)
-            if variant.ridge is not None:
-                fitting = _run(segment, content, fitting)
-            trial = _Trial(self, layer, variant, fitting, image_weights)
-            accepted, tried = trial.first_within(variant.candidates(layer, usage), select, judge)
-            choices.append(_choice(layer, accepted, tried))
-            boundary, cut = layer.boundary, None
-            if accepted is not None:
-                cut = accepted[1]
-                cuts.append(cut)
-                select = np.ascontiguousarray(select[..., cut.kept])
-                if variant.ridge is not None:
-                    fitting = np.ascontiguousarray(fitting[..., cut.kept])
-        progress("done", len(layers), len(layers))
-        return SearchResult(
-            cuts=tuple(cuts),
-            layers=tuple(choices),
-            select=self.count(cuts, usage, "select"),
-            certify=self.count(cuts, usage, "certify"),
-            seconds=time.perf_counter() - start,
+        folding = method.folding if folding is None else folding
+        split = self.profile.splits["select"]
+        if method.variant is None:
+            aim = _AIM * epsilon
+            found = self._along_path(usage, aim, Judge(split, usage, aim), folding, objective, progress)
+        else:
+            judge = Judge(split, usage, epsilon)
+            found = self._by_layers(usage, method, epsilon, judge, folding, progress)
+        cuts, figures, path = found
+        progress("done", 1, 1)
+        channels = self.profile.base.channels
+        kept = {channels.group_of(cut.tensor): len(cut.kept) for cut in cuts}
+        layers = tuple(
+            LayerChoice(layer.name, layer.units, kept.get(layer.group, layer.units), figure)
+            for layer, figure in zip(self.profile.layers, figures, strict=True)
         )
+        return SearchResult(tuple(cuts), layers, tuple(path), time.perf_counter() - start)
 
-    def count(self, cuts: Sequence[LayerCut], usage: Usage, split: str) -> dict[int, ClassCounts]:
-        """Count what base and cut get right of each class of `usage` on the images of `split`.
-
-        Batch 1, as a device runs them.
-        """
+    def count(self, cuts: Sequence[LayerCut] | None, usage: Usage, split: str) -> dict[int, PairedCounts]:
+        """Count what base and cut get right of each class of `usage` on the images of `split`; None: as the base."""
         images = self.profile.splits[split]
-        part = self.part(self.profile.boundary, self.profile.base.graph.outputs[0])
-        model = LoadedModel(part.emit(cuts), name="cut model")
-        counts = {}
-        for label in usage.labels.tolist():
-            rows = images.rows(label)
-            predictions = model.run(images.activations[rows])[0].argmax(axis=1)
-            counts[label] = ClassCounts(
-                images=rows.stop - rows.start,
-                base=int((images.predictions[rows] == label).sum()),
-                cut=int((predictions == label).sum()),
-            )
-        return counts
+        if cuts is None:
+            return paired_counts(images, usage, None)
+        model = load(self.profile.suffix, cuts, 1)  # one at a time, as a device runs them
+        return paired_counts(images, usage, _answers(model))
 
-    def part(self, source: int, target: int) -> BaseModel:
-        """Return the part of the base model from activation `source` to `target`."""
-        if (source, target) not in self._parts:
-            content = extract(bytes(self.profile.base.content), [source], [target])
-            self._parts[source, target] = BaseModel(content, inputs_are_cut=True, name="part of the base model")
-        return self._parts[source, target]
+    def _by_layers(
+        self, usage: Usage, method: Method, epsilon: float, judge: Judge, folding: Folding, progress: Progress
+    ) -> tuple[list[LayerCut], list[float | None], list[Callable[[], tuple[LayerCut, ...]]]]:
+        assert method.variant is not None
+        variant = method.variant(self.profile, epsilon, progress)
+        fitter = None if folding == "none" else self._fitter(usage)
+        accepted = search_layers(self.profile, self._segments, usage, variant, judge, fitter, folding, progress)
+        cuts = [one.cut for one in accepted if one.cut is not None]
 
+        def first(count: int) -> Callable[[], tuple[LayerCut, ...]]:
+            return lambda: tuple(cuts[:count])
 
-class _Judge:
-    """Counts a trial's losses on the select images, class by class, and says when a class has lost too many."""
+        return cuts, [one.figure for one in accepted], [first(count) for count in range(1, len(cuts) + 1)]
 
-    def __init__(self, split: Split, usage: Usage, epsilon: float) -> None:
-        labels = usage.labels.tolist()
-        rows = [split.rows(label) for label in labels]
-        self.inputs = np.concatenate([split.activations[r] for r in rows])
-        sizes = [r.stop - r.start for r in rows]
-        ends = np.cumsum(sizes).tolist()
-        self.batch = max(sizes)
-        self._classes = []
-        for label, r, size, end in zip(labels, rows, sizes, ends, strict=True):
-            correct = int((split.predictions[r] == label).sum())
-            # At most epsilon is allowed: the smallest number of right answers that is still enough.
-            needed = correct - int(epsilon * size + 1e-9)
-            self._classes.append((label, slice(end - size, end), needed))
+    def _along_path(
+        self, usage: Usage, epsilon: float, judge: Judge, folding: Folding, objective: Objective, progress: Progress
+    ) -> tuple[list[LayerCut], list[float | None], list[Callable[[], tuple[LayerCut, ...]]]]:
+        fitter = self._fitter(usage)
+        path = self._path(usage, fitter, objective)
+        suffix = self.profile.suffix
+        images_of = _class_of_images(self.profile, usage)
+        found: dict[int, tuple[tuple[LayerCut, ...], NDArray[np.float64]]] = {}
 
-    def passes(self, model: LoadedModel, inputs: NDArray[np.float32]) -> bool:
-        """Whether no class loses more than epsilon; `inputs` are the select images at the model's input."""
-        for position, (label, rows, needed) in enumerate(self._classes):
-            predictions = model.run(inputs[rows])[0].argmax(axis=1)
-            if int((predictions == label).sum()) < needed:
-                self._classes.insert(0, self._classes.pop(position))
-                return False
-        return True
+        alike = fitter.weights
 
+        def passes(number: int) -> bool:
+            kept = path.kept(number)
+            fitter.weights = alike
+            for left in reversed(range(_ROUNDS)):
+                cuts = fitter.cuts(kept, folding)
+                answers = _answers(load(suffix, cuts, len(judge.inputs)))
+                failing = judge.failing(answers, judge.inputs)
+                if failing is None:
+                    found[number] = cuts, fitter.weights
+                    return True
+                if left == 0 or folding != "linear":
+                    return False
+                losses = judge.losses(answers, judge.inputs)
+                if max(losses.values()) > epsilon + _HOPELESS:
+                    return False
+                fitter.weights = _emphasised(fitter.weights, images_of, losses)
+            return False
 
-class _Trial:
-    """Trials of one layer's candidates, all earlier layers fixed."""
+        taken, _ = search_path(path, passes, progress)
+        if not taken:
+            return [], [None] * len(self.profile.layers), []
+        cuts, weights = found[taken]
 
-    def __init__(
-        self,
-        searcher: Searcher,
-        layer: LayerProfile,
-        variant: Variant,
-        fitting: NDArray[np.float32],
-        image_weights: NDArray[np.float64],
-    ) -> None:
-        profile = searcher.profile
-        self._layer = layer
-        self._rest = searcher.part(layer.boundary, profile.base.graph.outputs[0])
-        channels = profile.base.channels
-        self._reader = channels.groups[channels.group_of(layer.output)].consumers[0].weight
-        self._ridge = variant.ridge
-        self._moments = None if variant.ridge is None else weighted_moments(fitting, image_weights)
+        def station(number: int) -> Callable[[], tuple[LayerCut, ...]]:
+            def make() -> tuple[LayerCut, ...]:
+                fitter.weights = weights
+                return cuts if number == taken else fitter.cuts(path.kept(number), folding)
 
-    def first_within(
-        self, candidates: Iterable[Candidate], select: NDArray[np.float32], judge: _Judge
-    ) -> tuple[tuple[Candidate, LayerCut] | None, int]:
-        """Return the first candidate that passes with its cut, or None, and how many were tried."""
-        tried, batch = 0, judge.batch if takes_any_batch(self._rest.graph) else 1
-        for candidate in candidates:
-            tried += 1
-            cut = self._cut(candidate)
-            model = LoadedModel(self._rest.emit([cut]), batch=batch, name="candidate")
-            if judge.passes(model, np.ascontiguousarray(select[..., cut.kept])):
-                return (candidate, cut), tried
-        return None, tried
+            return make
 
-    def _cut(self, candidate: Candidate) -> LayerCut:
-        cut = LayerCut(self._layer.boundary, self._layer.units, candidate.kept)
-        if self._moments is None or self._ridge is None:
-            return cut
-        fold = fit_fold(self._moments, cut.kept, cut.pruned, self._ridge, self._reader)
-        return LayerCut(cut.tensor, cut.units, cut.kept, (fold,))
+        way = [station(number) for number in stations(path, taken, _STATIONS)]
+        return list(cuts), [None] * len(self.profile.layers), way
 
+    def _path(self, usage: Usage, fitter: FoldFitter, objective: Objective) -> CutPath:
+        profile = self.profile
+        groups = [profile.groups[layer.group] for layer in profile.layers]
+        eliminations = {}
+        for layer, group in zip(profile.layers, groups, strict=True):
+            if not group.readers:  # nobody could make up for its units, or tell what they are worth
+                continue
+            covariances = {reader: fitter.covariance(reader) for reader in group.readers}
+            if profile.taylor:
+                observed = [
+                    weighted_by_gradients(reader, covariance, self._gram(reader), profile.taylor[reader.tensor], usage)
+                    for reader, covariance in covariances.items()
+                ]
+                eliminations[group.group] = eliminate(group.units, observed, RIDGE)
+                continue
+            observed = [
+                Observed(reader.units, covariance, self._gram(reader)) for reader, covariance in covariances.items()
+            ]
+            sensitivity = layer.sensitivities[:, usage.labels].mean(axis=1)
+            eliminations[group.group] = scaled(eliminate(group.units, observed, RIDGE), group.units, sensitivity)
+        return allocate(profile.base, groups, eliminations, objective)
 
-def _choice(layer: LayerProfile, accepted: tuple[Candidate, LayerCut] | None, trials: int) -> LayerChoice:
-    if accepted is None:
-        return LayerChoice(layer.name, layer.units, layer.units, None, trials)
-    candidate, cut = accepted
-    return LayerChoice(layer.name, layer.units, len(cut.kept), candidate.figure, trials)
+    def _fitter(self, usage: Usage) -> FoldFitter:
+        """Return what fits folds: on all the user's profile images, each class counting alike.
 
+        Usage does not count here: a class that comes up rarely must not lose more than epsilon either.
+        """
+        split = self.profile.splits["profile"]
+        rows = [split.rows(label) for label in usage.labels.tolist()]
+        inputs = np.concatenate([split.activations[r] for r in rows])
+        weights = np.concatenate([np.full(r.stop - r.start, 1.0 / len(rows) / (r.stop - r.start)) for r in rows])
+        groups = [self.profile.groups[layer.group] for layer in self.profile.layers]
+        return FoldFitter(self._segments, groups, inputs, weights)
 
-def _gather(split: Split, usage: Usage) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return the user's images of `split` and what each counts: `w_k / n_k`."""
-    rows = [split.rows(label) for label in usage.labels.tolist()]
-    images = np.concatenate([split.activations[r] for r in rows])
-    weights = [
-        np.full(r.stop - r.start, w / (r.stop - r.start)) for r, w in zip(rows, usage.weights.tolist(), strict=True)
-    ]
-    return images, np.concatenate(weights)
+    def _gram(self, reader: Reader) -> NDArray[np.float64]:
+        if reader not in self._grams:
+            self._grams[reader] = gram(self.profile.base, reader)
+        return self._grams[reader]
 
 
-def _run(part: BaseModel, content: memoryview, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run `content`, which is `part` as cut."""
-    batch = min(len(inputs), 64) if takes_any_batch(part.graph) else 1
-    outputs: NDArray[np.float32] = LoadedModel(content, batch=batch, name="part of the base model").run(inputs)[0]
-    return outputs
+def _answers(model: LoadedModel) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    return lambda images: model.run(images)[0]
+
+
+def _class_of_images(profile: Profile, usage: Usage) -> NDArray[np.int32]:
+    """Return the class of each image that folds are fitted on, `(images,)`."""
+    split = profile.splits["profile"]
+    return np.concatenate([split.labels[split.rows(label)] for label in usage.labels.tolist()])
+
+
+def _emphasised(
+    weights: NDArray[np.float64], classes: NDArray[np.int32], losses: Mapping[int, float]
+) -> NDArray[np.float64]:
+    """Return the images' weights with more on classes that lost more than the mean, and less on the others."""
+    mean = float(np.mean(list(losses.values())))
+    changed = weights.copy()
+    for label, loss in losses.items():
+        changed[classes == label] *= np.exp(np.clip(_EMPHASIS * (loss - mean), -1.0, 1.0))
+    normalised: NDArray[np.float64] = changed / changed.sum()
+    return normalised

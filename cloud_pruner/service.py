@@ -31,7 +31,8 @@ from cloud_pruner.personalize import base_manifest
 from cloud_pruner.requests import PruneRequest
 from edge_runtime.errors import EdgeError, MessageError
 from edge_runtime.http_server import bounded_body
-from edge_runtime.wire import MSGPACK, PersonalizeAnswer, PersonalizeRequest, unpack
+from edge_runtime.messages import unpack
+from edge_runtime.wire import MSGPACK, PersonalizeAnswer, PersonalizeRequest
 
 if TYPE_CHECKING:
     from cloud_pruner.personalize import Personalized, Personalizer
@@ -49,6 +50,8 @@ _EXAMPLE = {
     "usage": {"cat": 0.7, "dog": 0.3},
     "variant": "L",
     "epsilon": 0.03,
+    "guarantee": "certified",
+    "delta": 0.1,
 }
 _ANSWER_KINDS: dict[int | str, dict[str, Any]] = {
     200: {"content": {MSGPACK: {}, _JSON: {}}, "description": "manifest, plan and model"},
@@ -57,8 +60,8 @@ _ANSWER_KINDS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_service(personalizer: Personalizer) -> FastAPI:  # noqa: C901 - one short function for each route
-    """Return the ASGI application that answers with `personalizer`."""
+def make_service(personalizer: Personalizer, guarantee: str = "certified") -> FastAPI:  # noqa: C901 - one short function for each route
+    """Return the ASGI application that answers with `personalizer`; `guarantee` is for requests that name none."""
     app = FastAPI(
         title="capnn cloud pruner", version="1", description="Cuts of a base model for the classes that a user meets."
     )
@@ -86,7 +89,8 @@ def make_service(personalizer: Personalizer) -> FastAPI:  # noqa: C901 - one sho
             raise HTTPException(
                 409, f"this service cuts base model {ours}…, the device holds {theirs}…: fetch /v1/base"
             )
-        wanted = PruneRequest(wish.usage, **_given(variant=wish.variant, epsilon=wish.epsilon))
+        wishes = _given(variant=wish.variant, epsilon=wish.epsilon, guarantee=wish.guarantee, delta=wish.delta)
+        wanted = PruneRequest(wish.usage, **{"guarantee": guarantee, **wishes})
         found = await run_in_threadpool(personalizer.personalize, wanted)
         count(found.manifest.cache_tier)
         _log_answer(wish, found)

@@ -34,7 +34,7 @@ def digits_network(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def digits_profile(digits_network, tmp_path_factory):
-    """A profile of all layers of the digits network: 90 profile, 40 select and 40 certify images a class."""
+    """A profile of all layers of the digits network: 90 profile, 40 select, 20 certify and 20 report images a class."""
     from cloud_pruner.profiling import ProfileSettings, build_profile
     from tests.support.digits import PREPROCESSING
 
@@ -44,5 +44,5 @@ def digits_profile(digits_network, tmp_path_factory):
         PREPROCESSING,
         tmp_path_factory.mktemp("profiles") / "digits",
         unseen=digits_network.unseen,
-        settings=ProfileSettings(depth=None),
+        settings=ProfileSettings(depth=None, images={"select": 40, "certify": 20, "report": 20}),
     )

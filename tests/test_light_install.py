@@ -67,7 +67,7 @@ def test_the_packages_import_without_heavy_ones(environment):
 
 def test_the_device_command_classifies(environment, digits_profile, digits_network, tmp_path):
     """A state folder as the daemon leaves it; the cut comes from a plan, applied in the light environment."""
-    answer = Personalizer(digits_profile).personalize(PruneRequest({"one": 1.0, "seven": 1.0}))
+    answer = Personalizer(digits_profile).personalize(PruneRequest({"one": 1.0, "seven": 1.0}, guarantee="empirical"))
     slots = ModelSlots(tmp_path / "state")
     slots.lock()
     slots.install_base(StoredModel(base_manifest(digits_profile), bytes(digits_profile.base.content)))
@@ -85,7 +85,7 @@ def test_the_device_command_classifies(environment, digits_profile, digits_netwo
 
 
 def test_a_plan_makes_the_same_bytes_there(environment, digits_profile, tmp_path):
-    answer = Personalizer(digits_profile).personalize(PruneRequest({"two": 1.0, "four": 1.0}))
+    answer = Personalizer(digits_profile).personalize(PruneRequest({"two": 1.0, "four": 1.0}, guarantee="empirical"))
     (tmp_path / "plan").write_bytes(answer.plan)
     script = (
         "import sys; from pathlib import Path\n"

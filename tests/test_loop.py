@@ -24,7 +24,7 @@ from tests.support.server import running
 def service(digits_profile):
     with PlanCache(LayeredStore(MemoryStore(max_bytes=1 << 20))) as cache:
         personalizer = Personalizer(digits_profile, cache)
-        with running(make_service(personalizer)) as url:
+        with running(make_service(personalizer, "empirical")) as url:
             yield personalizer, url
 
 
@@ -97,7 +97,10 @@ def test_a_device_takes_over_a_new_base(service, digits_network, tmp_path):
         unseen=digits_network.unseen,
         settings=ProfileSettings(depth=None),
     )
-    with running(make_service(Personalizer(profile))) as new_url, EdgeDaemon(config(new_url, state)) as device:
+    with (
+        running(make_service(Personalizer(profile), "empirical")) as new_url,
+        EdgeDaemon(config(new_url, state)) as device,
+    ):
         user = User(device, digits_network.unseen)
         # Usage has to change before the device asks, and so learns that its base is outdated.
         user.show_until(["two", "six"], lambda: device.classifier.models.base.manifest.digest == profile.base.digest)

@@ -50,6 +50,17 @@ def add_command(commands: Any) -> None:
         parser.add_argument(
             f"--{split}-images", type=positive, metavar="N", help=f"images a class for the {split} split"
         )
+    parser.add_argument(
+        "--keras",
+        type=Path,
+        metavar="MODEL",
+        help="the Keras network that MODEL was converted from: its gradients tell better which units matter",
+    )
+    parser.add_argument(
+        "--three-bit-rates",
+        action="store_true",
+        help="store firing rates in 3 bits, as the paper does: a tenth of the space, the same cuts but for a few units",
+    )
     parser.add_argument("--json", action="store_true", help="print a summary as JSON")
     add_preprocessing_options(parser)
     parser.set_defaults(run=_run, parser=parser)
@@ -69,6 +80,8 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = ProfileSettings(
         depth=None if arguments.depth == "all" else int(arguments.depth),
         images={split: getattr(arguments, f"{split}_images") for split in SPLITS},
+        three_bit_rates=arguments.three_bit_rates,
+        keras=arguments.keras,
     )
     with progress_bar("profile") as progress:
         profile = build_profile(

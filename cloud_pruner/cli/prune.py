@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache import LayeredStore, MemoryStore, PlanCache, SqliteStore
+from cloud_pruner.allocation import OBJECTIVES
 from cloud_pruner.cli.terminal import print_json, print_table, progress_bar
 from cloud_pruner.errors import RequestError
+from cloud_pruner.fold_fitting import FOLDINGS
+from cloud_pruner.loss_tests import LOSS_TESTS
+from cloud_pruner.methods import METHODS
 from cloud_pruner.personalize import Personalizer
 from cloud_pruner.profile import Profile
-from cloud_pruner.requests import PruneRequest
-from cloud_pruner.variants import VARIANTS
+from cloud_pruner.requests import DEFAULT_TEST, GUARANTEES, PruneRequest
 from edge_runtime.digests import digest_of
 from edge_runtime.durable import write_durably
 from edge_runtime.flatmodel import normalize, read_graph
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     import argparse
 
     from cloud_pruner.personalize import Personalized
-    from edge_runtime.wire import ClassFigures
+    from edge_runtime.wire import ClassFigures, Manifest
 
 __all__ = ["add_command", "open_cache"]
 
@@ -33,9 +37,9 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "prune",
         help="cut a profiled model for a user's classes",
-        description="Cut the base model of a profile for a set of classes. Every class loses at most epsilon of top-1\n"
-        "accuracy, measured over all outputs on the select images; the same figures on held-out images, which the\n"
-        "search never saw, are shown beside them.",
+        description="Cut the base model of a profile for a set of classes. No class loses more than epsilon of top-1\n"
+        "accuracy, over all outputs: certified on images that the search never saw, right with a probability of\n"
+        "1 - delta or more; or, with --guarantee empirical, measured on the images that it searched with.",
         example="capnn prune profile/ --classes cat dog --weights 0.7 0.3 -o cut.tflite",
     )
     parser.add_argument("profile", type=Path, metavar="PROFILE", help="folder made by 'capnn profile'")
@@ -45,16 +49,30 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--weights", nargs="+", metavar="W", help="how often each comes up, on any scale (default: equally)"
     )
-    parser.add_argument(
-        "--variant", choices=tuple(VARIANTS), type=str.upper, default="L", help="how to prune (default: L)"
-    )
+    parser.add_argument("--variant", default="L", metavar="V", help=f"how to prune: {', '.join(METHODS)} (default: L)")
     parser.add_argument(
         "--epsilon", type=float, default=0.03, metavar="E", help="top-1 accuracy a class may lose (default: 0.03)"
+    )
+    parser.add_argument(
+        "--guarantee", choices=GUARANTEES, default="certified", help="on which images (default: certified)"
+    )
+    parser.add_argument(
+        "--delta", type=float, default=0.1, metavar="D", help="how likely a certificate may be wrong (default: 0.1)"
+    )
+    parser.add_argument(
+        "--test", choices=tuple(LOSS_TESTS), default=DEFAULT_TEST, help=f"what certifies (default: {DEFAULT_TEST})"
+    )
+    parser.add_argument(
+        "--folding", choices=FOLDINGS, help="what becomes of pruned units (default: what the variant does)"
+    )
+    parser.add_argument(
+        "--objective", choices=OBJECTIVES, default="size", help="what variant L makes small (default: size)"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the cut .tflite here")
     parser.add_argument("--plan", type=Path, metavar="FILE", help="write the pruning plan here")
     parser.add_argument("--base", type=Path, metavar="FILE", help="check that the profile is of this .tflite")
     parser.add_argument("--cache", type=Path, metavar="FILE", help="remember results in this SQLite file")
+    parser.add_argument("--certificate", type=Path, metavar="FILE", help="write the certificate here, as JSON")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=_run)
 
@@ -69,12 +87,19 @@ def _run(arguments: argparse.Namespace) -> int:
     profile = Profile.open(arguments.profile)
     if arguments.base is not None:
         profile.check_base(digest_of(normalize(arguments.base.read_bytes(), str(arguments.base))))
-    request = PruneRequest(_usage(arguments, profile.classes), arguments.variant, arguments.epsilon)
+    wishes = ("variant", "epsilon", "guarantee", "delta", "test", "folding", "objective")
+    request = PruneRequest(_usage(arguments, profile.classes), **{name: getattr(arguments, name) for name in wishes})
     with open_cache(arguments.cache) as cache, progress_bar("prune") as progress:
         answer = Personalizer(profile, cache).personalize(request, progress)
+    certificate = answer.manifest.certificate
+    if arguments.certificate is not None and certificate is None:
+        why = answer.shortfall or "with guarantee 'empirical' there is none"
+        raise RequestError(f"nothing was certified, so nothing was written: {why}")
     for path, content in ((arguments.output, answer.model), (arguments.plan, answer.plan)):
         if path is not None:
             write_durably(path, content)
+    if arguments.certificate is not None and certificate is not None:
+        write_durably(arguments.certificate, (json.dumps(certificate.to_fields(), indent=2) + "\n").encode())
     if arguments.json:
         print_json(_fields(answer))
     else:
@@ -113,6 +138,8 @@ def _fields(answer: Personalized) -> dict[str, Any]:
         "variant": manifest.variant,
         "epsilon": manifest.epsilon,
         "guarantee": manifest.guarantee,
+        "certificate": None if manifest.certificate is None else manifest.certificate.to_fields(),
+        "shortfall": answer.shortfall or None,
         "classes": list(manifest.usage),
         "weights": list(manifest.usage.values()),
         "relative_size": manifest.relative_size,
@@ -131,11 +158,11 @@ def _fields(answer: Personalized) -> dict[str, Any]:
 def _print(answer: Personalized, profile: Profile) -> None:
     manifest = answer.manifest
     print_table(
-        f"{manifest.variant}, epsilon {manifest.epsilon:g}, {manifest.guarantee}; "
+        f"{manifest.variant}, epsilon {manifest.epsilon:g}, {_guarantee(manifest)}; "
         f"from {manifest.cache_tier} in {answer.seconds:.2f} s",
         ("class", "weight", "images", "base", "cut", "held-out images", "base", "cut"),
         [
-            (name, f"{weight:.3f}", *_columns(manifest.per_class[name]), *_columns(answer.held_out[name]))
+            (name, f"{weight:.3f}", *_columns(manifest.per_class.get(name)), *_columns(answer.held_out.get(name)))
             for name, weight in manifest.usage.items()
         ],
     )
@@ -149,8 +176,18 @@ def _print(answer: Personalized, profile: Profile) -> None:
         f"relative size {manifest.relative_size:.3f} ({manifest.parameters:,} parameters, {manifest.bytes:,} bytes), "
         f"relative MACs {ratios['macs']:.3f}, relative energy {ratios['energy']:.3f}, plan {len(answer.plan):,} bytes"
     )
+    if answer.shortfall:
+        print(f"not certified further: {answer.shortfall}")
     print(f"sha256 {manifest.digest}")
 
 
-def _columns(figures: ClassFigures) -> tuple[str, str, str]:
+def _guarantee(manifest: Manifest) -> str:
+    if manifest.certificate is None:
+        return f"{manifest.guarantee}, nothing pruned" if manifest.guarantee == "certified" else manifest.guarantee
+    return f"certified at delta {manifest.certificate.delta:g} ({manifest.certificate.test})"
+
+
+def _columns(figures: ClassFigures | None) -> tuple[str, str, str]:
+    if figures is None:
+        return "0", "-", "-"
     return str(figures.n), f"{figures.base_accuracy:.1%}", f"{figures.accuracy:.1%}"

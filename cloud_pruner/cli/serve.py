@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cloud_pruner.cli.prune import open_cache
 from cloud_pruner.personalize import Personalizer
 from cloud_pruner.profile import Profile
+from cloud_pruner.requests import GUARANTEES
 from cloud_pruner.service import make_service
 from edge_runtime.http_server import listen, serve, url_of
 
@@ -42,6 +43,13 @@ def add_command(commands: Any) -> None:
         metavar="FILE",
         help="keep results in this SQLite file across restarts (default: memory only)",
     )
+    parser.add_argument(
+        "--guarantee",
+        choices=GUARANTEES,
+        default="certified",
+        help="for requests that name none: shown on held-out images, or measured on the search's own (default: "
+        "certified)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -51,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
     profile = Profile.open(arguments.profile)
     with open_cache(arguments.cache) as cache, listen(arguments.host, arguments.port) as listener:
         print(f"capnn serve: serving on {url_of(listener)}", flush=True)
-        serve(make_service(Personalizer(profile, cache)), listener)
+        serve(make_service(Personalizer(profile, cache), arguments.guarantee), listener)
     return 0
 
 

@@ -105,7 +105,11 @@ class _Story:
         start = time.monotonic()
         profile = self._prepare()
         service = self._running.enter_context(
-            ServerProcess("service", capnn("serve", str(profile.folder), "--port", "0"), self._logs / "service.log")
+            ServerProcess(
+                "service",
+                _service(profile),
+                self._logs / "service.log",
+            )
         )
         self._teller.tell(f"service: serving on {service.url}")
         first = self._device("device-1", service)
@@ -241,3 +245,11 @@ class _Story:
             f"{100 * model['relative_size']:.0f} % from {FROM[model['cache_tier']]} -> swapped in after "
             f"{swap.seconds:.2f} s"
         )
+
+
+def _service(profile: Profile) -> list[str]:
+    """Return the command of the cloud service.
+
+    The demo's images are too few to certify a loss of three points: 76 a class and more are needed.
+    """
+    return capnn("serve", str(profile.folder), "--port", "0", "--guarantee", "empirical")

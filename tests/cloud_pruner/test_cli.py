@@ -57,7 +57,7 @@ def test_convert_profile_prune(files, tmp_path, capsys):
     data = ["--data", files["seen"], "--unseen", files["unseen"]]
     assert main(["profile", str(base), *data, "-o", str(profile), "--depth", "all", *PREPROCESSING]) == 0
     assert "prunable layer" in capsys.readouterr().out
-    assert main(["prune", str(profile), "--classes", "one", "seven", "-o", str(cut)]) == 0
+    assert main(["prune", str(profile), "--classes", "one", "seven", "--guarantee", "empirical", "-o", str(cut)]) == 0
     out = capsys.readouterr().out
     assert "relative size 0." in out
     assert digest_of(cut.read_bytes()) in out
@@ -78,7 +78,7 @@ def test_prune_as_json(files, tmp_path, capsys):
         "--plan",
         str(plan),
     ]
-    assert main(["prune", files["profile"], *arguments, "--json"]) == 0
+    assert main(["prune", files["profile"], *arguments, "--guarantee", "empirical", "--json"]) == 0
     fields = json.loads(capsys.readouterr().out)
     assert fields["variant"] == "W"
     assert fields["classes"] == ["one", "seven"]
@@ -94,7 +94,7 @@ def test_a_cache_file_is_used_by_the_next_command(files, tmp_path, capsys):
     cache = ["--cache", str(tmp_path / "plans.sqlite"), "--json"]
     tiers = []
     for _ in range(2):
-        assert main(["prune", files["profile"], "--classes", "two", "three", *cache]) == 0
+        assert main(["prune", files["profile"], "--classes", "two", "three", "--guarantee", "empirical", *cache]) == 0
         tiers.append(json.loads(capsys.readouterr().out)["cache_tier"])
     assert tiers == ["search", "exact"]
 
@@ -130,7 +130,9 @@ class TestBadInput:
             (["--classes", "one", "one"], "class 'one' is named twice"),
             (["--classes", ","], "no classes"),
             (["--classes", "one", "--epsilon", "1.5"], "epsilon is 1.5"),
-            (["--classes", "one", "-o", "no/such/folder/cut.tflite"], "no/such/folder"),
+            (["--classes", "one", "--guarantee", "empirical", "-o", "no/such/folder/cut.tflite"], "no/such/folder"),
+            (["--classes", "one"], "20 certify images, but epsilon 3 % at delta 0.1 takes 99 a class"),
+            (["--classes", "one", "--delta", "1"], "delta is 1.0"),
         ],
     )
     def test_wishes_that_cannot_be_met(self, files, capsys, arguments, message):
@@ -158,20 +160,23 @@ class TestBadInput:
 
     def test_a_profile_of_another_model(self, files, tmp_path, capsys):
         other = tmp_path / "other.tflite"
-        main(["prune", files["profile"], "--classes", "one", "-o", str(other)])
+        main(["prune", files["profile"], "--classes", "one", "--guarantee", "empirical", "-o", str(other)])
         capsys.readouterr()
         line = failure(capsys, "prune", files["profile"], "--classes", "one", "--base", other)
         assert "the profile is of model" in line
-        assert main(["prune", files["profile"], "--classes", "one", "--base", files["tflite"]]) == 0
+        assert (
+            main(["prune", files["profile"], "--classes", "one", "--guarantee", "empirical", "--base", files["tflite"]])
+            == 0
+        )
 
     def test_a_corrupt_profile_array(self, files, tmp_path, capsys):
         folder = shutil.copytree(files["profile"], tmp_path / "copy")
-        path = folder / "means_2.npy"
+        path = folder / "mean_activations_2.npy"
         content = bytearray(path.read_bytes())
         content[200] ^= 1
         path.write_bytes(content)
         line = failure(capsys, "prune", folder, "--classes", "one")
-        assert "means_2.npy" in line
+        assert "mean_activations_2.npy" in line
         assert "make the profile again" in line
 
     def test_a_cache_that_is_no_database(self, files, tmp_path, capsys):
@@ -189,7 +194,7 @@ class TestBadInput:
         assert "error:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["convert", "inspect", "profile", "prune", "serve", "demo"])
+@pytest.mark.parametrize("command", ["convert", "evaluate", "inspect", "profile", "prune", "serve", "demo"])
 def test_help_has_an_example(capsys, command):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -209,8 +214,8 @@ def test_ctrl_c_while_profiling_leaves_nothing_behind(files, tmp_path):
         "from cloud_pruner import profiling\n"
         "from cloud_pruner.cli import main\n"
         "before = profiling._Measurement._measure_split\n"
-        "def interrupted(self, *arguments):\n"
-        "    before(self, *arguments)\n"
+        "def interrupted(self, *arguments, **options):\n"
+        "    before(self, *arguments, **options)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "profiling._Measurement._measure_split = interrupted\n"
         "sys.exit(main(sys.argv[1:]))\n"

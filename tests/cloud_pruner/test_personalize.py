@@ -11,13 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import LayeredStore, MemoryStore, PlanCache, SqliteStore
-from cloud_pruner.errors import RequestError
+from cloud_pruner.errors import CertificationError, RequestError
+from cloud_pruner.images import ImageSet, split_per_class
 from cloud_pruner.personalize import Personalizer, base_manifest
+from cloud_pruner.profiling import ProfileSettings, build_profile
 from cloud_pruner.requests import PruneRequest, checked_usage
 from edge_runtime.digests import digest_of
 from edge_runtime.flatmodel import PruningPlan
+from edge_runtime.interpreter import LoadedModel
+from edge_runtime.messages import pack, unpack
+from edge_runtime.wire import Manifest
+from tests.support.digits import CLASSES, PREPROCESSING
 
-REQUEST = PruneRequest({"three": 0.5, "five": 0.3, "eight": 0.2})
+# The profile has 20 certify images a class: too few to certify three points, enough for twenty.
+REQUEST = PruneRequest({"three": 0.5, "five": 0.3, "eight": 0.2}, guarantee="empirical")
+CERTIFIED = dataclasses.replace(REQUEST, guarantee="certified", epsilon=0.2)
 
 
 @pytest.fixture
@@ -62,18 +70,29 @@ def test_nearly_equal_weights_share_a_cut_but_other_wishes_do_not(digits_profile
     personalizer = Personalizer(digits_profile, memory)
     personalizer.personalize(REQUEST)
     tier = {
-        "weights": personalizer.personalize(PruneRequest({"three": 0.51, "five": 0.3, "eight": 0.19})),
-        "scale": personalizer.personalize(PruneRequest({"eight": 2, "three": 5, "five": 3, "nine": 0})),
-        "classes": personalizer.personalize(PruneRequest({"three": 0.5, "five": 0.5})),
-        "variant": personalizer.personalize(dataclasses.replace(REQUEST, variant="W")),
-        "epsilon": personalizer.personalize(dataclasses.replace(REQUEST, epsilon=0.05)),
+        name: personalizer.personalize(dataclasses.replace(REQUEST, **other))
+        for name, other in {
+            "weights": {"usage": {"three": 0.51, "five": 0.3, "eight": 0.19}},
+            "scale": {"usage": {"eight": 2, "three": 5, "five": 3, "nine": 0}},
+            "case": {"variant": "l"},
+            "delta, where nothing is certified": {"delta": 0.05},
+            "classes": {"usage": {"three": 0.5, "five": 0.5}},
+            "variant": {"variant": "W"},
+            "epsilon": {"epsilon": 0.05},
+            "folding": {"folding": "mean"},
+            "objective": {"objective": "macs"},
+        }.items()
     }
     assert {name: answer.manifest.cache_tier for name, answer in tier.items()} == {
         "weights": "exact",
         "scale": "exact",
+        "case": "exact",
+        "delta, where nothing is certified": "exact",
         "classes": "search",
         "variant": "search",
         "epsilon": "search",
+        "folding": "search",
+        "objective": "search",
     }
 
 
@@ -109,6 +128,89 @@ def test_identical_requests_at_once_cost_one_search(digits_profile, memory):
     assert len({answer.manifest.digest for answer in answers}) == 1
 
 
+class TestCertified:
+    def test_the_certificate_holds_for_the_file_that_is_shipped(self, digits_profile, digits_network):
+        answer = Personalizer(digits_profile).personalize(CERTIFIED)
+        manifest, certificate = answer.manifest, answer.manifest.certificate
+        assert manifest.guarantee == "certified"
+        assert manifest.relative_size < 0.8
+        certificate.check(manifest.digest, manifest.usage)
+        assert (certificate.epsilon, certificate.delta, certificate.test) == (0.2, 0.1, "clopper-pearson")
+        # The counts, from the pixels and the whole file.
+        unseen = digits_network.unseen
+        rows = split_per_class(unseen.labels, {"select": 40, "certify": 20})["certify"]
+        inputs, labels = PREPROCESSING.apply(unseen.pixels[rows]), unseen.labels[rows]
+        base, cut = (
+            LoadedModel(content).run(inputs)[0].argmax(axis=1) == labels
+            for content in (digits_profile.base.content, answer.model)
+        )
+        for name, evidence in certificate.classes.items():
+            mine = labels == CLASSES.index(name)
+            assert evidence.images == mine.sum() == 20
+            assert evidence.base_right == (base & mine).sum()
+            assert evidence.newly_wrong == (base & ~cut & mine).sum()
+            assert evidence.newly_right == (~base & cut & mine).sum()
+
+    def test_it_is_remembered_with_the_cut(self, digits_profile, memory):
+        personalizer = Personalizer(digits_profile, memory)
+        first, second = personalizer.personalize(CERTIFIED), personalizer.personalize(CERTIFIED)
+        assert second.manifest.cache_tier == "exact"
+        assert untimed(second) == untimed(first)
+        assert personalizer.personalize(dataclasses.replace(CERTIFIED, delta=0.2)).manifest.cache_tier == "search"
+
+    def test_a_manifest_carries_it_over_the_wire(self, digits_profile):
+        manifest = Personalizer(digits_profile).personalize(CERTIFIED).manifest
+        assert Manifest.from_fields(unpack(pack(manifest.to_fields()))) == manifest
+
+    def test_never_prunes_more_than_was_found(self, digits_profile):
+        personalizer = Personalizer(digits_profile)
+        found = personalizer.personalize(dataclasses.replace(CERTIFIED, guarantee="empirical"))
+        certified = personalizer.personalize(CERTIFIED)
+        assert certified.manifest.relative_size >= found.manifest.relative_size
+        assert bool(certified.shortfall) == (certified.manifest.relative_size > found.manifest.relative_size)
+
+    def test_too_few_images_are_said_before_anything_is_searched(self, digits_profile):
+        def never(*_):
+            raise AssertionError("searched all the same")
+
+        line = (
+            "class 'three' has 20 certify images, but epsilon 3 % at delta 0.1 takes 99 a class .* "
+            "allow an epsilon of .* or ask for guarantee 'empirical'"
+        )
+        with pytest.raises(CertificationError, match=line):
+            Personalizer(digits_profile).personalize(dataclasses.replace(REQUEST, guarantee="certified"), never)
+
+    def test_what_cannot_be_certified_is_shipped_uncut_and_said(self, digits_profile):
+        """At 12 %, twenty images pass the binomial test only if the cut gets every image right that the base does."""
+        request = dataclasses.replace(CERTIFIED, epsilon=0.12, test="binomial", usage=dict.fromkeys(CLASSES, 1.0))
+        answer = Personalizer(digits_profile).personalize(request)
+        assert answer.shortfall
+        assert (answer.manifest.certificate is None) == (answer.manifest.relative_size == 1.0)
+
+
+class TestUnusualClasses:
+    def test_all_classes(self, digits_profile):
+        answer = Personalizer(digits_profile).personalize(
+            dataclasses.replace(REQUEST, usage=dict.fromkeys(CLASSES, 1.0))
+        )
+        assert set(answer.manifest.per_class) == set(CLASSES)
+        assert all(f.accuracy >= f.base_accuracy - 0.03 for f in answer.manifest.per_class.values())
+
+    def test_a_class_that_the_base_never_gets_right_has_nothing_to_lose(self, digits_network, tmp_path):
+        """Its images are zeros: the other classes are bounded as ever, and it is cut and counted like them."""
+        unseen = digits_network.unseen
+        pixels = unseen.pixels.copy()
+        pixels[unseen.labels == 9] = unseen.pixels[unseen.labels == 0]
+        images = ImageSet(pixels, unseen.labels, CLASSES)
+        profile = build_profile(
+            digits_network.tflite.read_bytes(), images, PREPROCESSING, tmp_path / "p", settings=ProfileSettings(None)
+        )
+        answer = Personalizer(profile).personalize(dataclasses.replace(REQUEST, usage={"nine": 1.0, "one": 1.0}))
+        assert answer.manifest.per_class["nine"].base_accuracy == 0.0
+        figures = answer.manifest.per_class["one"]
+        assert figures.accuracy >= figures.base_accuracy - 0.03
+
+
 class TestUsage:
     CLASSES = ("ant", "bee", "cat", "dog")
 
@@ -127,14 +229,25 @@ class TestUsage:
         with pytest.raises(RequestError, match=message):
             checked_usage(usage, self.CLASSES)
 
-    @pytest.mark.parametrize("epsilon", [0.0, 1.0, -0.1, float("nan"), 3])
-    def test_epsilon_is_a_share(self, epsilon):
-        with pytest.raises(RequestError, match="between 0 and 1"):
-            PruneRequest({"ant": 1.0}, epsilon=epsilon).checked_epsilon()
+    @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan"), 3])
+    @pytest.mark.parametrize("name", ["epsilon", "delta"])
+    def test_epsilon_and_delta_are_shares(self, name, share):
+        with pytest.raises(RequestError, match=f"{name} is {share}: .*between 0 and 1"):
+            PruneRequest({"ant": 1.0}, **{name: share})
 
-    def test_unknown_variant(self):
-        with pytest.raises(RequestError, match="choose one of W, L"):
-            PruneRequest({"ant": 1.0}, variant="Q").checked_variant()
+    @pytest.mark.parametrize(
+        ("field", "message"),
+        [
+            ("variant", "variant 'Q' is unknown: choose one of B, W, M, .*L, "),
+            ("guarantee", "guarantee 'Q' is unknown: choose one of certified, empirical"),
+            ("test", "test 'Q' is unknown: choose one of binomial, betting, clopper-pearson"),
+            ("folding", "folding 'Q' is unknown: choose one of none, mean, linear"),
+            ("objective", "objective 'Q' is unknown: choose one of size, macs, energy"),
+        ],
+    )
+    def test_unknown_names(self, field, message):
+        with pytest.raises(RequestError, match=message):
+            PruneRequest({"ant": 1.0}, **{field: "Q"})
 
     @given(
         st.dictionaries(st.sampled_from(CLASSES), st.floats(0, 1e6), min_size=1).filter(lambda u: sum(u.values()) > 0)

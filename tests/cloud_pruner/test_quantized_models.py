@@ -6,42 +6,97 @@ import numpy as np
 import pytest
 
 from cloud_pruner.conversion import convert
-from cloud_pruner.personalize import Personalizer
+from cloud_pruner.methods import METHODS
 from cloud_pruner.profiling import ProfileSettings, build_profile
-from cloud_pruner.requests import PruneRequest
+from cloud_pruner.search import Searcher
+from cloud_pruner.variants import Usage
 from edge_runtime.flatmodel import PruningPlan, read_graph
 from edge_runtime.interpreter import LoadedModel
 from tests.support.digits import PREPROCESSING
+from tests.support.reference import masked_network
+from tests.support.residual_digits import residual_network, residual_profile
+
+TWO = Usage(np.array([1, 4]), np.array([0.5, 0.5]))
+
+
+class Quantized:
+    """A network's int8 profile and the float one."""
+
+    def __init__(self, network, plain, folder):
+        options = {"images": network.trained_on, "preprocessing": PREPROCESSING, "quantize": "int8"}
+        convert(network.keras, folder / "base.tflite", **options)
+        settings = ProfileSettings(depth=None, images={"select": 40, "certify": 20, "report": 20})
+        self.network, self.plain = network, plain
+        self.profile = build_profile(
+            (folder / "base.tflite").read_bytes(),
+            network.trained_on,
+            PREPROCESSING,
+            folder / "profile",
+            unseen=network.unseen,
+            settings=settings,
+        )
+        self.searcher = Searcher(self.profile)
 
 
 @pytest.fixture(scope="module")
-def int8_profile(digits_network, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("int8")
-    options = {"images": digits_network.trained_on, "preprocessing": PREPROCESSING, "quantize": "int8"}
-    convert(digits_network.keras, folder / "base.tflite", **options)
-    content = (folder / "base.tflite").read_bytes()
-    trained_on, unseen = digits_network.trained_on, digits_network.unseen
-    settings = ProfileSettings(depth=None)
-    return build_profile(content, trained_on, PREPROCESSING, folder / "profile", unseen=unseen, settings=settings)
+def sequential(digits_network, digits_profile, tmp_path_factory):
+    return Quantized(digits_network, digits_profile, tmp_path_factory.mktemp("int8"))
 
 
-def test_its_moments_are_those_of_the_float_network(int8_profile, digits_profile):
-    for quantized, plain in zip(int8_profile.layers, digits_profile.layers, strict=True):
-        assert quantized.units == plain.units
-        largest = np.abs(plain.means).max()
-        np.testing.assert_allclose(quantized.means, plain.means, atol=0.03 * largest)
-        np.testing.assert_allclose(quantized.weight_norms, plain.weight_norms, rtol=0.05, atol=0.01)
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory):
+    return Quantized(residual_network(), residual_profile(), tmp_path_factory.mktemp("int8"))
 
 
-@pytest.mark.parametrize("variant", ["W", "L"])
-def test_its_cut_is_small_and_right(int8_profile, digits_network, variant):
-    answer = Personalizer(int8_profile).personalize(PruneRequest({"one": 1.0, "four": 1.0}, variant))
-    assert answer.manifest.relative_size < (0.5 if variant == "L" else 0.95)
-    for figures in answer.held_out.values():
-        assert figures.accuracy >= figures.base_accuracy - 0.1
-    constants = [tensor for tensor in read_graph(answer.model).tensors if tensor.is_constant and tensor.quantization]
+@pytest.fixture(params=["sequential", "residual"])
+def quantized(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_what_is_measured_is_what_the_float_network_has(quantized):
+    assert [layer.units for layer in quantized.profile.layers] == [layer.units for layer in quantized.plain.layers]
+    for whole, plain in zip(quantized.profile.layers, quantized.plain.layers, strict=True):
+        largest = np.abs(plain.mean_activations).max()
+        np.testing.assert_allclose(whole.mean_activations, plain.mean_activations, atol=0.05 * largest)
+        # What is below half a step does not fire.
+        assert np.abs(whole.firing_rates - plain.firing_rates).mean() < 0.05
+        # How much the logits change is much the same thing.
+        ratio = np.log(whole.sensitivities / plain.sensitivities)
+        assert np.abs(np.median(ratio)) < 0.5
+
+
+@pytest.mark.parametrize("method", ["W", "M", "L"])
+@pytest.mark.parametrize("folding", ["none", "mean", "linear"])
+def test_no_class_loses_more_than_epsilon_on_the_select_images(quantized, method, folding):
+    result = quantized.searcher.search(TWO, METHODS[method], 0.05, folding=folding)
+    counts = quantized.searcher.count(result.cuts, TWO, "select")
+    assert all(count.loss <= 0.05 for count in counts.values())
+    # The emitted file itself, from the pixels.
+    model = LoadedModel(quantized.profile.base.emit(result.cuts))
+    unseen = quantized.network.unseen
+    for label, count in counts.items():
+        images = PREPROCESSING.apply(unseen.pixels[unseen.labels == label][:40])
+        right = (model.run(images)[0].argmax(axis=1) == label).sum()
+        assert count.base - count.newly_wrong + count.newly_right == right
+
+
+def test_the_default_finds_small_cuts(quantized):
+    result = quantized.searcher.search(TWO, METHODS["L"], 0.05)
+    cut = read_graph(quantized.profile.base.emit(result.cuts))
+    assert cut.parameters < 0.5 * quantized.profile.base.graph.parameters
+    assert sum(layer.kept for layer in result.layers) < 0.75 * sum(layer.units for layer in result.layers)
+
+
+@pytest.mark.parametrize("method", ["W", "L"])
+def test_the_cut_is_an_int8_model_and_equals_the_masked_one(quantized, method):
+    base = quantized.profile.base
+    cuts = quantized.searcher.search(TWO, METHODS[method], 0.1, folding="linear").cuts
+    assert cuts
+    content = base.emit(cuts)
+    constants = [tensor for tensor in read_graph(content).tensors if tensor.is_constant and tensor.quantization]
     assert {tensor.dtype.name for tensor in constants} == {"int8", "int32"}
-    assert int8_profile.base.apply(PruningPlan.from_bytes(answer.plan)) == answer.model
-    unseen = digits_network.unseen
-    ones = PREPROCESSING.apply(unseen.pixels[unseen.labels == 1])
-    assert (LoadedModel(answer.model).run(ones)[0].argmax(axis=1) == 1).mean() > 0.85
+    assert base.apply(PruningPlan.from_bytes(PruningPlan(base.digest, cuts).to_bytes())) == content
+    images = PREPROCESSING.apply(quantized.network.unseen.pixels[:80])
+    np.testing.assert_array_equal(
+        LoadedModel(content).run(images)[0], LoadedModel(masked_network(base, cuts)).run(images)[0]
+    )

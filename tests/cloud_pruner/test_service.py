@@ -11,14 +11,19 @@ from cache import LayeredStore, MemoryStore, PlanCache
 from cloud_pruner.personalize import Personalizer
 from cloud_pruner.service import make_service
 from edge_runtime.digests import check_digest
-from edge_runtime.wire import MSGPACK, PersonalizeAnswer, PersonalizeRequest, pack
+from edge_runtime.messages import pack
+from edge_runtime.wire import MSGPACK, PersonalizeAnswer, PersonalizeRequest
 from tests.support.server import running
 
 
 @pytest.fixture(scope="module")
 def client(digits_profile):
     cache = PlanCache(LayeredStore(MemoryStore(max_bytes=1 << 20)))
-    with cache, running(make_service(Personalizer(digits_profile, cache))) as url, httpx.Client(base_url=url) as http:
+    with (
+        cache,
+        running(make_service(Personalizer(digits_profile, cache), "empirical")) as url,
+        httpx.Client(base_url=url) as http,
+    ):
         yield http
 
 

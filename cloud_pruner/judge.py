@@ -1,0 +1,115 @@
+"""Counts what a cut gets right on the images of a user's classes, and says early when that is too little."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from cloud_pruner.loss_tests import PairedCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from cloud_pruner.profile import Split
+    from cloud_pruner.variants import Usage
+
+__all__ = ["Judge", "paired_counts"]
+
+# Fewer images at a time are hardly quicker.
+_LEAST: Final = 8
+
+
+class Judge:
+    """Says whether a cut loses at most epsilon in each class, on the images of one split.
+
+    Class i loses `(base's right answers - cut's right answers) / images`. What is judged is what all images would say,
+    but most images need not be run: a class passes as soon as enough are right, and fails as soon as too many are
+    wrong. So the class that failed last goes first, with the images that were wrong last; the others start with the
+    images that were right last.
+
+    Attributes
+    ----------
+    inputs
+        `(n, ...) float32`: the classes' images, at the profile's boundary.
+    """
+
+    def __init__(self, split: Split, usage: Usage, epsilon: float) -> None:
+        rows = [split.rows(label) for label in usage.labels.tolist()]
+        self.inputs: NDArray[np.float32] = np.concatenate([split.activations[r] for r in rows])
+        self._classes: list[_Class] = []
+        end = 0
+        for label, r in zip(usage.labels.tolist(), rows, strict=True):
+            begin, end = end, end + r.stop - r.start
+            right = int((split.predictions[r] == label).sum())
+            # At most epsilon is allowed: the smallest number of right answers that is still enough.
+            needed = right - int(epsilon * (end - begin) + 1e-9)
+            base_wrong_first = np.argsort(split.predictions[r] == label, kind="stable")
+            self._classes.append(_Class(label, begin + base_wrong_first, right, needed))
+        # That a class fails is shown with the fewest images where the base is right most often.
+        self._classes.sort(key=lambda one: one.wrong_to_fail)
+
+    def failing(self, answers: Callable[[NDArray[Any]], NDArray[np.float32]], inputs: NDArray[Any]) -> int | None:
+        """Return a class that loses more than epsilon, or None where there is none.
+
+        `inputs` `(n, ...)` are the images as `answers` takes them (or their numbers, if that is what it takes); it
+        gives `(n, classes)` outputs.
+        """
+        for position, one in enumerate(self._classes):
+            if not one.passes(answers, inputs, likely=position > 0):
+                self._classes.insert(0, self._classes.pop(position))
+                return one.label
+        return None
+
+    def losses(self, answers: Callable[[NDArray[Any]], NDArray[np.float32]], inputs: NDArray[Any]) -> dict[int, float]:
+        """Return what each class loses on all its images (see `failing`)."""
+        return {one.label: one.loss(answers(inputs[one.images]).argmax(axis=1)) for one in self._classes}
+
+
+class _Class:
+    """The images of one class: those that were wrong last, those that were not run, those that were right last."""
+
+    def __init__(self, label: int, order: NDArray[np.int64], base: int, needed: int) -> None:
+        self.label, self.images, self._base, self._needed = label, order, base, needed
+        self.wrong_to_fail = len(order) - needed + 1
+
+    def loss(self, predictions: NDArray[np.int64]) -> float:
+        return (self._base - int((predictions == self.label).sum())) / len(self.images)
+
+    def passes(
+        self, answers: Callable[[NDArray[Any]], NDArray[np.float32]], inputs: NDArray[Any], *, likely: bool
+    ) -> bool:
+        right, wrong = self.images[:0], self.images[:0]
+        left = self.images
+        while (to_pass := self._needed - len(right)) > 0 and (to_fail := self.wrong_to_fail - len(wrong)) > 0:
+            # As many as settle it, if all answers are as expected.
+            count = max(to_pass if likely else to_fail, _LEAST)
+            chunk, left = (left[-count:], left[:-count]) if likely else (left[:count], left[count:])
+            is_right = answers(inputs[chunk]).argmax(axis=1) == self.label
+            right, wrong = np.concatenate([chunk[is_right], right]), np.concatenate([wrong, chunk[~is_right]])
+            likely = self._needed - len(right) <= self.wrong_to_fail - len(wrong)
+        self.images = np.concatenate([wrong, left, right])
+        return len(right) >= self._needed
+
+
+def paired_counts(
+    split: Split, usage: Usage, answers: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None
+) -> dict[int, PairedCounts]:
+    """Count, for each class of `usage`, what base and cut get right of all its images in `split`.
+
+    `answers` gives the cut's outputs `(n, classes)` for activations at the profile's boundary; None: as the base.
+    """
+    counts = {}
+    for label in usage.labels.tolist():
+        rows = split.rows(label)
+        base = np.asarray(split.predictions[rows] == label)
+        cut = base if answers is None else answers(split.activations[rows]).argmax(axis=1) == label
+        counts[label] = PairedCounts(
+            images=len(base),
+            base=int(base.sum()),
+            newly_wrong=int((base & ~cut).sum()),
+            newly_right=int((~base & cut).sum()),
+        )
+    return counts

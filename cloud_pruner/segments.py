@@ -1,0 +1,109 @@
+"""Runs pieces of a base model, between activations, as cut by a plan; the pieces are made once and kept."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from edge_runtime.errors import PlanError
+from edge_runtime.flatmodel import Part, separators
+from edge_runtime.flatmodel.kept_channels import KeptChannels
+from edge_runtime.interpreter import LoadedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from cloud_pruner.groups import PrunableGroup
+    from edge_runtime.flatmodel import BaseModel, LayerCut
+
+__all__ = ["BATCH", "Segments"]
+
+BATCH: Final = 64
+"""Images that go through a piece at a time, where its structure allows for it."""
+
+
+class Segments:
+    """The pieces of a base model behind one of its separators (`flatmodel.separators`).
+
+    Parameters
+    ----------
+    boundary
+        Activation, a separator, at which all images are known.
+    """
+
+    def __init__(self, base: BaseModel, boundary: int) -> None:
+        self.base, self.boundary = base, boundary
+        found = separators(base.graph)
+        self._separators = found[found.index(boundary) :]
+        operators = base.graph.operators
+        self.position = {tensor: operator.index for operator in operators for tensor in operator.outputs}
+        self.position[base.graph.inputs[0]] = -1
+        self._parts: dict[tuple[int, tuple[int, ...]], Part] = {}
+        self._whole: dict[tuple[int, tuple[int, ...]], LoadedModel] = {}
+
+    @property
+    def output(self) -> int:
+        """The network's output."""
+        return self.base.graph.outputs[0]
+
+    def part(self, source: int, *targets: int) -> Part:
+        """Return the piece that computes `targets` from `source`."""
+        if (source, targets) not in self._parts:
+            self._parts[source, targets] = Part(self.base, source, targets)
+        return self._parts[source, targets]
+
+    def separator_before(self, operator: int) -> int:
+        """Return the last separator that is computed before operator number `operator`."""
+        positions = [self.position[tensor] for tensor in self._separators]
+        return self._separators[bisect_right(positions, operator - 1) - 1]
+
+    def start(self, group: PrunableGroup) -> int:
+        """Return the last separator from which all layers that read `group` can still be run."""
+        channels = self.base.channels.groups[group.group]
+        return self.separator_before(min(consumer.operator for consumer in channels.consumers))
+
+    def is_read_at_start(self, group: PrunableGroup) -> bool:
+        """Return whether all layers that read `group` read it from the activation `start(group)` itself."""
+        channels = self.base.channels.groups[group.group]
+        return {consumer.tensor for consumer in channels.consumers} == {self.start(group)}
+
+    def places(self, tensor: int, group: int, units: NDArray[np.int64]) -> tuple[slice | NDArray[np.int64], ...]:
+        """Return the index of what units of a group hold in values `(n, ...)` of an activation that carries them."""
+        first = self.base.channels.groups[group].first
+        ((axis, labels),) = self.base.channels.axes[tensor].items()
+        return (*(slice(None),) * axis, np.flatnonzero(np.isin(labels, first + units)))
+
+    def allow(self, cuts: Sequence[LayerCut]) -> bool:
+        """Return whether `cuts` leave every layer with inputs and outputs."""
+        channels = self.base.channels
+        try:
+            KeptChannels(channels, {channels.group_of(cut.tensor): cut for cut in cuts})
+        except PlanError:
+            return False
+        return True
+
+    def whole(self, source: int, *targets: int) -> LoadedModel:
+        """Return what computes `targets` from `source` in the base itself, ready to run, on every core."""
+        if (source, targets) not in self._whole:
+            self._whole[source, targets] = load(self.part(source, *targets), [], BATCH, os.cpu_count() or 1)
+        return self._whole[source, targets]
+
+    def run(
+        self, source: int, targets: Sequence[int], cuts: Sequence[LayerCut], values: NDArray[np.float32]
+    ) -> list[NDArray[np.float32]]:
+        """Run `values` `(n, ...)`, the activation `source` as cut, and return each of `targets` as cut."""
+        if tuple(targets) in {(), (source,)}:
+            return [values for _ in targets]
+        part = self.part(source, *targets)
+        return load(part, cuts, len(values)).run(values)
+
+
+def load(part: Part, cuts: Sequence[LayerCut], images: int, threads: int = 1) -> LoadedModel:
+    """Return a piece as cut, ready to run `images` images."""
+    batch = max(min(images, BATCH), 1) if part.any_batch else 1
+    return LoadedModel(part.emit(cuts), batch=batch, threads=threads, name="part of the base model")

@@ -1,0 +1,69 @@
+"""A small residual network, really trained on the handwritten digits that come with scikit-learn.
+
+Its stem's map is one group with what an inner branch adds to it, and is read by three layers; a second block halves the
+map, with a projection beside it. Made once for all tests of a run.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloud_pruner.conversion import convert
+from cloud_pruner.profiling import ProfileSettings, build_profile
+from tests.support.digits import PREPROCESSING, DigitsNetwork, digit_images
+
+if TYPE_CHECKING:
+    from cloud_pruner.profile import Profile
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="residual_digits_")  # gone when the tests end
+
+
+@functools.cache
+def residual_network() -> DigitsNetwork:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+
+    def conv(x, filters, kernel=3, strides=1):
+        x = layers.Conv2D(filters, kernel, strides, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization(momentum=0.8)(x)  # few steps: the usual 0.99 would lag behind
+
+    inputs = keras.Input((8, 8, 1))
+    x = layers.ReLU()(conv(inputs, 12))
+    branch = conv(layers.ReLU()(conv(x, 10)), 12)
+    x = layers.ReLU()(layers.Add()([x, branch]))
+    branch = conv(layers.ReLU()(conv(x, 14, strides=2)), 16)
+    x = layers.ReLU()(layers.Add()([branch, conv(x, 16, 1, strides=2)]))
+    model = keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+    images = digit_images()
+    trained_on = images["trained_on"]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-2), loss)
+    model.fit(PREPROCESSING.apply(trained_on.pixels), trained_on.labels, batch_size=64, epochs=15, verbose=0)
+    folder = Path(_folder().name)
+    model.save(folder / "residual.keras")
+    convert(folder / "residual.keras", folder / "residual.tflite", images=trained_on, preprocessing=PREPROCESSING)
+    return DigitsNetwork(folder / "residual.keras", folder / "residual.tflite", trained_on, images["unseen"])
+
+
+@functools.cache
+def residual_profile() -> Profile:
+    """All layers; as many images a class as `digits_profile` (tests/conftest.py) has."""
+    network = residual_network()
+    return build_profile(
+        network.tflite.read_bytes(),
+        network.trained_on,
+        PREPROCESSING,
+        Path(_folder().name) / "profile",
+        unseen=network.unseen,
+        settings=ProfileSettings(depth=None, images={"select": 40, "certify": 20, "report": 20}),
+    )
