@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
     from cache import PlanCache
     from cloud_pruner.allocation import Objective
+    from cloud_pruner.certification import Walk
     from cloud_pruner.fold_fitting import Folding
     from cloud_pruner.loss_tests import PairedCounts
     from cloud_pruner.profile import Profile
     from cloud_pruner.progress import Progress
     from cloud_pruner.requests import PruneRequest
+    from cloud_pruner.search import SearchResult
     from cloud_pruner.variants import Usage
     from edge_runtime.flatmodel import LayerCut
 
@@ -182,25 +184,12 @@ class Personalizer:
             progress=progress,
         )
         cuts: tuple[LayerCut, ...] = result.cuts
-        shortfall, evidence = "", None
+        shortfall, evidence, held_out = "", None, None
         if request.guarantee == "certified":
-            path: dict[int, tuple[LayerCut, ...] | None] = {0: None}
-
-            def count(number: int) -> dict[int, PairedCounts]:
-                if number not in path:
-                    path[number] = result.path[number - 1]()
-                return searcher.count(path[number], usage, "certify")
-
-            walked = walk(
-                len(result.path),
-                count,
-                epsilon=request.epsilon,
-                delta=request.delta,
-                test=LOSS_TESTS[request.test],
-            )
-            cuts = path[walked.shipped] or ()
+            walked, path = self._certify(request, usage, result)
+            cuts = path[walked.shipped]
             if walked.certified is not None:
-                evidence = walked.certified.evidence(profile.classes)
+                evidence, held_out = walked.certified.evidence(profile.classes), walked.certified.counts
             if walked.shortfall is not None:
                 shortfall = walked.shortfall.describe(profile.classes[walked.shortfall.label])
         plan = PruningPlan(profile.base.digest, cuts)
@@ -234,11 +223,27 @@ class Personalizer:
             manifest=manifest,
             plan=plan.to_bytes(),
             model=model,
-            held_out=_figures(searcher.count(cuts, usage, "certify"), profile.classes),
+            held_out=_figures(held_out or searcher.count(cuts, usage, "certify"), profile.classes),
             shortfall=shortfall,
             layers={layer.name: (layer.units, kept.get(layer.group, layer.units)) for layer in profile.layers},
             seconds=0.0,
         )
+
+    def _certify(
+        self, request: PruneRequest, usage: Usage, result: SearchResult
+    ) -> tuple[Walk, Mapping[int, tuple[LayerCut, ...]]]:
+        """Walk the path to the cut that was found; return also the cuts that were come to, by number, 0 the base."""
+        path: dict[int, tuple[LayerCut, ...]] = {0: ()}
+
+        def count(number: int) -> dict[int, PairedCounts]:
+            if not number:
+                return self._searcher.count(None, usage, "certify")
+            path[number] = result.path[number - 1]()
+            return self._searcher.count(path[number], usage, "certify")
+
+        # From the first cut on: a walk that starts further along and fails there would ship nothing.
+        test = LOSS_TESTS[request.test]
+        return walk(len(result.path), count, epsilon=request.epsilon, delta=request.delta, test=test), path
 
 
 def base_manifest(profile: Profile) -> Manifest:

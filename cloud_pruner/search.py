@@ -25,6 +25,7 @@ from cloud_pruner.sensitivity import gram, scaled, weighted_by_gradients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
@@ -39,10 +40,12 @@ if TYPE_CHECKING:
     from edge_runtime.flatmodel import LayerCut
     from edge_runtime.interpreter import LoadedModel
 
+    _Found: TypeAlias = tuple[tuple[LayerCut, ...], list[float | None], list[Callable[[], tuple[LayerCut, ...]]]]
+
 __all__ = ["LayerChoice", "SearchResult", "Searcher"]
 
 # Cuts on the way to the one that was found, itself included, for certification to walk along.
-_STATIONS: Final = 6
+_STATIONS: Final = 4
 # Which part of epsilon the search along a path may use up: it tries many cuts, and the one that passes on the select
 # images is among those that these images flatter.
 _AIM: Final = 0.25
@@ -137,7 +140,7 @@ class Searcher:
             LayerChoice(layer.name, layer.units, kept.get(layer.group, layer.units), figure)
             for layer, figure in zip(self.profile.layers, figures, strict=True)
         )
-        return SearchResult(tuple(cuts), layers, tuple(path), time.perf_counter() - start)
+        return SearchResult(cuts, layers, tuple(path), time.perf_counter() - start)
 
     def count(self, cuts: Sequence[LayerCut] | None, usage: Usage, split: str) -> dict[int, PairedCounts]:
         """Count what base and cut get right of each class of `usage` on the images of `split`; None: as the base."""
@@ -149,21 +152,21 @@ class Searcher:
 
     def _by_layers(
         self, usage: Usage, method: Method, epsilon: float, judge: Judge, folding: Folding, progress: Progress
-    ) -> tuple[list[LayerCut], list[float | None], list[Callable[[], tuple[LayerCut, ...]]]]:
+    ) -> _Found:
         assert method.variant is not None
         variant = method.variant(self.profile, epsilon, progress)
         fitter = None if folding == "none" else self._fitter(usage)
         accepted = search_layers(self.profile, self._segments, usage, variant, judge, fitter, folding, progress)
-        cuts = [one.cut for one in accepted if one.cut is not None]
+        cuts = tuple(one.cut for one in accepted if one.cut is not None)
 
         def first(count: int) -> Callable[[], tuple[LayerCut, ...]]:
-            return lambda: tuple(cuts[:count])
+            return lambda: cuts[:count]
 
         return cuts, [one.figure for one in accepted], [first(count) for count in range(1, len(cuts) + 1)]
 
     def _along_path(
         self, usage: Usage, epsilon: float, judge: Judge, folding: Folding, objective: Objective, progress: Progress
-    ) -> tuple[list[LayerCut], list[float | None], list[Callable[[], tuple[LayerCut, ...]]]]:
+    ) -> _Found:
         fitter = self._fitter(usage)
         path = self._path(usage, fitter, objective)
         suffix = self.profile.suffix
@@ -192,7 +195,7 @@ class Searcher:
 
         taken, _ = search_path(path, passes, progress)
         if not taken:
-            return [], [None] * len(self.profile.layers), []
+            return (), [None] * len(self.profile.layers), []
         cuts, weights = found[taken]
 
         def station(number: int) -> Callable[[], tuple[LayerCut, ...]]:
@@ -203,7 +206,7 @@ class Searcher:
             return make
 
         way = [station(number) for number in stations(path, taken, _STATIONS)]
-        return list(cuts), [None] * len(self.profile.layers), way
+        return cuts, [None] * len(self.profile.layers), way
 
     def _path(self, usage: Usage, fitter: FoldFitter, objective: Objective) -> CutPath:
         profile = self.profile
