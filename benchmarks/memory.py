@@ -21,12 +21,14 @@ from benchmarks.command import main
 
 def measure() -> dict[str, Any]:
     """Return the JSON object: `request_over_interpreter_*`, and the peaks."""
-    from benchmarks.search import NETWORKS, profiled  # noqa: PLC0415 - the measured processes do without
+    from benchmarks.profiles import profiled  # noqa: PLC0415 - the measured processes do without
+    from benchmarks.search import IMAGES, NETWORKS  # noqa: PLC0415 - likewise
+    from cloud_pruner.profiling import ProfileSettings  # noqa: PLC0415 - likewise
 
     peaks = {}
     for name, network in NETWORKS.items():
         with tempfile.TemporaryDirectory() as folder:
-            profiled(network, Path(folder))
+            profiled(network, Path(folder), ProfileSettings(images=dict(IMAGES)))
             peaks[name] = {part: _peak(part, folder) for part in ("interpreter", "request")}
     ratios = {f"request_over_interpreter_{name}": peak["request"] / peak["interpreter"] for name, peak in peaks.items()}
     context = {

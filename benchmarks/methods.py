@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import main
-from cloud_pruner.conversion import convert
+from benchmarks.profiles import profiled
 from cloud_pruner.evaluation import evaluate
 from cloud_pruner.evaluation_sets import RESTRICTED, EvaluationSettings
 from cloud_pruner.evaluation_summary import summarise
 from cloud_pruner.methods import METHODS
-from cloud_pruner.profiling import ProfileSettings, build_profile
+from cloud_pruner.profiling import ProfileSettings
 
 # Network -> depth, K, and images a class to select and to report.
 NETWORKS: dict[str, tuple[int | None, tuple[int, ...], int, int]] = {
@@ -39,7 +39,9 @@ def measure() -> dict[str, Any]:
     methods = tuple(name for name in METHODS if not name.startswith("M-"))
     for name, (depth, sizes, select, report) in NETWORKS.items():
         with tempfile.TemporaryDirectory() as folder:
-            profile = _profile(name, depth, {"select": select, "certify": 10, "report": report}, Path(folder))
+            images: dict[str, int | None] = {"select": select, "certify": 10, "report": report}
+            made_with = ProfileSettings(depth=depth, images=images, keras=Path(folder) / "model.keras")
+            profile = profiled(import_module(f"benchmarks.networks.{name}"), Path(folder), made_with)
             settings = EvaluationSettings((*methods, RESTRICTED), sizes, SETS)
             summaries = summarise(evaluate(profile, settings, jobs=os.cpu_count() or 1))
         means = {(s.k, s.method): mean.mean for s in summaries if (mean := s.means["relative_size"]) is not None}
@@ -47,21 +49,6 @@ def measure() -> dict[str, Any]:
             ratios[f"l_over_best_of_b_w_m_{name}_k{k}"] = means[k, OURS] / min(means[k, other] for other in PAPER)
         context[name] = [summary.to_fields() for summary in summaries]
     return {"ratios": ratios, "context": context}
-
-
-def _profile(name: str, depth: int | None, images: dict[str, int | None], folder: Path) -> Any:
-    network = import_module(f"benchmarks.networks.{name}")
-    network.build().save(folder / "model.keras")
-    unseen = network.unseen_images()
-    convert(folder / "model.keras", folder / "base.tflite", images=unseen, preprocessing=network.PREPROCESSING)
-    return build_profile(
-        (folder / "base.tflite").read_bytes(),
-        network.train_images(),
-        network.PREPROCESSING,
-        folder / "profile",
-        unseen=unseen,
-        settings=ProfileSettings(depth=depth, images=images, keras=folder / "model.keras"),
-    )
 
 
 if __name__ == "__main__":

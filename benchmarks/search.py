@@ -24,10 +24,10 @@ import numpy as np
 
 from benchmarks.command import main
 from benchmarks.networks import cifar10_vgg16_half, cifar100_vgg_small
-from cloud_pruner.conversion import convert
+from benchmarks.profiles import profiled
 from cloud_pruner.images import split_per_class
 from cloud_pruner.methods import METHODS
-from cloud_pruner.profiling import ProfileSettings, build_profile
+from cloud_pruner.profiling import ProfileSettings
 from cloud_pruner.search import Searcher
 from cloud_pruner.variants import Usage
 from edge_runtime.interpreter import LoadedModel
@@ -81,24 +81,9 @@ def measure() -> dict[str, Any]:
     }
 
 
-def profiled(network: ModuleType, folder: Path) -> Profile:
-    """Return the profile of a reference network, made in `folder` as `profile`, beside the network as `base.tflite`."""
-    network.build().save(folder / "model.keras")
-    unseen = network.unseen_images()
-    convert(folder / "model.keras", folder / "base.tflite", images=unseen, preprocessing=network.PREPROCESSING)
-    return build_profile(
-        (folder / "base.tflite").read_bytes(),
-        network.train_images(),
-        network.PREPROCESSING,
-        folder / "profile",
-        unseen=unseen,
-        settings=ProfileSettings(images=dict(IMAGES)),
-    )
-
-
 def _compare(network: ModuleType, folder: Path) -> list[dict[str, Any]]:
     """Return a row for each class set."""
-    profile, unseen = profiled(network, folder), network.unseen_images()
+    profile, unseen = profiled(network, folder, ProfileSettings(images=dict(IMAGES))), network.unseen_images()
     # As the profile splits them.
     select = split_per_class(unseen.labels, {split: IMAGES[split] for split in ("select", "certify")})["select"]
     rows = []

@@ -100,9 +100,11 @@ class _Reader:
     def __init__(self, seen: Observed, ridge: float) -> None:
         self.units = seen.units
         variance = float(np.trace(seen.covariance)) / max(len(seen.units), 1)
-        regularised = seen.covariance + (ridge * variance + _TINY) * np.eye(len(seen.units))
+        # Matrices of thousands of units: what can be done in place is.
+        regularised = seen.covariance.copy()
+        regularised[np.diag_indices_from(regularised)] += ridge * variance + _TINY
         self._precision = np.linalg.inv(regularised)
-        unit = float(np.sum(seen.gram * seen.covariance)) if seen.unit is None else seen.unit
+        unit = float(np.vdot(seen.gram, seen.covariance)) if seen.unit is None else seen.unit
         self._gram = seen.gram / max(unit, _TINY)
 
     def prices(self) -> NDArray[np.float64]:
@@ -120,8 +122,12 @@ class _Reader:
         variance = np.linalg.inv(precision[np.ix_(out, out)])
         across = precision[np.ix_(out, stay)]
         prediction = -variance @ across
-        mixed = gram[np.ix_(stay, out)] @ prediction
-        self._gram = gram[np.ix_(stay, stay)] + mixed + mixed.T + prediction.T @ gram[np.ix_(out, out)] @ prediction
-        self._precision = precision[np.ix_(stay, stay)] - across.T @ variance @ across
+        # W_S becomes W_S + W_P B, so its product with itself gains W_S W_P B, its transpose, and B W_P W_P B.
+        half = (gram[np.ix_(stay, out)] + 0.5 * prediction.T @ gram[np.ix_(out, out)]) @ prediction
+        self._gram = gram[np.ix_(stay, stay)]
+        self._gram += half
+        self._gram += half.T
+        self._precision = precision[np.ix_(stay, stay)]
+        self._precision -= across.T @ (variance @ across)
         self.units = self.units[stay]
         return float(np.sum(gram[np.ix_(out, out)] * variance))

@@ -37,13 +37,20 @@ SHARES: Final = (0.25, 0.5, 0.75)
 _IMAGES: Final = 20
 _IMAGES_IN_ALL: Final = 2000
 _TINY: Final = 1e-12
+# Weights that are widened to float64 at a time.
+_AT_ONCE: Final = 1 << 20
 
 
 def gram(base: BaseModel, reader: Reader) -> NDArray[np.float64]:
     """Return W^T W `(units read, units read) float64` of a layer, summed over outputs, kernel positions and places."""
-    weights = real_values(base.graph.tensors[reader.weight]).astype(np.float64)
-    flat = weights[..., reader.columns].reshape(-1, reader.columns.shape[1])
-    product: NDArray[np.float64] = flat.T @ flat
+    weights = real_values(base.graph.tensors[reader.weight])
+    units = reader.columns.shape[1]
+    product = np.zeros((units, units))
+    strip = max(_AT_ONCE // units, 1)
+    for rows in np.array_split(weights.reshape(-1, weights.shape[-1]), -(-weights.size // _AT_ONCE)):
+        flat = rows[:, reader.columns].reshape(-1, units).astype(np.float64)
+        for start in range(0, units, strip):
+            product[start : start + strip] += flat[:, start : start + strip].T @ flat
     return product
 
 
