@@ -48,7 +48,7 @@ __all__ = ["LayerChoice", "SearchResult", "Searcher"]
 _STATIONS: Final = 4
 # Which part of epsilon the search along a path may use up: it tries many cuts, and the one that passes on the select
 # images is among those that these images flatter.
-_AIM: Final = 0.25
+_AIM: Final = 0.5
 # How often folds are fitted to one choice of units, with more weight on the classes that lost more than others the
 # time before; by which factor per loss, and beyond which loss that is given up.
 _ROUNDS: Final = 2

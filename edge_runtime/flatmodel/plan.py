@@ -41,6 +41,9 @@ _LEAST: Final = 2.0**-300
 class Fold:
     """How a layer that read pruned units makes up for them: `a_P ~ offsets + coefficients @ a_S`.
 
+    Its rows are the pruned units that the layer reads; or all units that it reads, and then those of kept ones are
+    added to the identity: `a_S ~ a_S + offsets_S + coefficients_S @ a_S`.
+
     Stored as 16-bit integers with a common power of two, which is what makes folding exact (`folding.exact_product`).
 
     Attributes
@@ -48,10 +51,10 @@ class Fold:
     weight
         Tensor index of the weights that take up the correction.
     coefficients
-        `(pruned, kept) int16`, of the units that the layer reads: B times `2**-coefficient_exponent`; no column where
+        `(rows, kept) int16`, of the units that the layer reads: B times `2**-coefficient_exponent`; no column where
         only means are folded.
     offsets
-        `(pruned,) int16`: mu_P - B mu_S, times `2**-offset_exponent`.
+        `(rows,) int16`: what is added besides (mu_P - B mu_S), times `2**-offset_exponent`.
     """
 
     weight: int
@@ -62,7 +65,7 @@ class Fold:
 
     @classmethod
     def of(cls, weight: int, coefficients: NDArray[np.floating[Any]], offsets: NDArray[np.floating[Any]]) -> Fold:
-        """Round `coefficients` `(pruned, kept or 0)` and `offsets` `(pruned,)` to 16 bits each."""
+        """Round `coefficients` `(rows, kept or 0)` and `offsets` `(rows,)` to 16 bits each."""
         whole_b, exponent_b = _to_int16(coefficients)
         whole_v, exponent_v = _to_int16(offsets)
         return cls(weight, whole_b, exponent_b, whole_v, exponent_v)

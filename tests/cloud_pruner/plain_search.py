@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RIDGE = 0.02
 PIXELS = 64
 # Variant L: the part of epsilon that it may use up, how often it fits folds, and how it weighs classes anew.
-AIM, ROUNDS, EMPHASIS, HOPELESS = 0.25, 2, 15.0, 0.12
+AIM, ROUNDS, EMPHASIS, HOPELESS = 0.5, 2, 15.0, 0.12
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ NONE_OF_A_PLAN = {
     "columns": (-1, 1, 1 << 40),
     "coefficients": (b"\0", b"\0\0", None),
     "coefficient_exponent": (10**9, -(10**9), None),
-    "offsets": (b"\0" * 4, b"\0", 7),
+    "offsets": (b"\0" * 10, b"\0", 7),
     "offset_exponent": (1 << 63, float("nan")),
 }
 
