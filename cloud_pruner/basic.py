@@ -31,6 +31,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from cloud_pruner.judge import losses_allowed
 from cloud_pruner.progress import no_progress
 from edge_runtime.digests import digest_of
 from edge_runtime.durable import write_durably
@@ -142,7 +143,7 @@ class _ClassTrial:
         self._inputs = np.ascontiguousarray(split.activations[rows])
         # At most epsilon is allowed: the smallest number of right answers that is still enough.
         correct = int((split.predictions[rows] == label).sum())
-        self._needed = correct - int(epsilon * len(self._inputs) + 1e-9)
+        self._needed = correct - losses_allowed(epsilon, len(self._inputs))
         self._fixed: list[LayerCut] = []
 
     def begin(self, layer: LayerProfile) -> None:

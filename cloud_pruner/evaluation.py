@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from cloud_pruner.evaluation_sets import RESTRICTED, class_sets
 from cloud_pruner.evaluation_workers import answers
+from cloud_pruner.judge import losses_allowed
 from cloud_pruner.methods import METHODS
 from cloud_pruner.profile import Profile
 from cloud_pruner.progress import no_progress
@@ -139,7 +140,7 @@ class Evaluator:
         of_class = labels[inside] == usage.labels[:, np.newaxis]
         images = of_class.sum(axis=1)
         base_right, right = of_class @ base_hits[:, 0].astype(np.int64), of_class @ hits[:, 0].astype(np.int64)
-        allowed = np.floor(self._epsilon * images + 1e-9)  # as the search reckons
+        allowed = [losses_allowed(self._epsilon, count) for count in images.tolist()]
         return SetFigures(
             method=method,
             k=len(usage.labels),

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_runtime.flatmodel import BaseModel, ChannelGroup, Consumer
-    from edge_runtime.flatmodel.channel_walk import Labels
 
-__all__ = ["PrunableGroup", "Reader", "prunable_groups"]
+__all__ = ["WEIGHT_LAYERS", "PrunableGroup", "Reader", "prunable_groups"]
 
-_WEIGHT_LAYERS: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+WEIGHT_LAYERS: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+"""Operators with weights that multiply."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +89,7 @@ def prunable_groups(base: BaseModel, depth: int | None) -> list[PrunableGroup]:
         There are none; the message says what stands in the way.
     """
     graph, channels = base.graph, base.channels
-    weighted = [operator.index for operator in graph.operators if operator.kind in _WEIGHT_LAYERS]
+    weighted = [operator.index for operator in graph.operators if operator.kind in WEIGHT_LAYERS]
     looked_at = set(weighted if depth is None else weighted[-depth:])
     found = []
     for number in channels.prunable:
@@ -142,18 +142,8 @@ def _reader(base: BaseModel, group: ChannelGroup, consumer: Consumer) -> Reader 
     """Return the reader; None where no fold fits: it reads units unequally often, or others than its weights say."""
     ((axis, along),) = base.channels.axes[consumer.tensor].items()
     weights = base.channels.axes[consumer.weight]
-    units, places = _places(group, along)
-    its_units, its_columns = _places(group, weights.get(max(weights), along))
+    units, places = group.places(along)
+    its_units, its_columns = group.places(weights.get(max(weights), along))
     if places is None or its_columns is None or not np.array_equal(units, its_units):
         return None
     return Reader(consumer.operator, consumer.weight, consumer.tensor, axis, units, places, its_columns)
-
-
-def _places(group: ChannelGroup, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Return which units of the group are among `labels`, and `(places, units)` where; None if unequally often."""
-    indices = np.flatnonzero((labels >= group.first) & (labels < group.first + group.units))
-    indices = indices[np.argsort(labels[indices], kind="stable")]
-    units, repeats = np.unique(labels[indices] - group.first, return_counts=True)
-    if len(set(repeats.tolist())) != 1:
-        return units.astype(np.int64), None
-    return units.astype(np.int64), indices.reshape(len(units), -1).T

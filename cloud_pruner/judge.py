@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from cloud_pruner.profile import Split
     from cloud_pruner.variants import Usage
 
-__all__ = ["Judge", "paired_counts"]
+__all__ = ["Judge", "losses_allowed", "paired_counts"]
 
 # Fewer images at a time are hardly quicker.
 _LEAST: Final = 8
+
+
+def losses_allowed(epsilon: float, images: int) -> int:
+    """Return how many right answers a class may lose, of so many images."""
+    return int(epsilon * images + 1e-9)
 
 
 class Judge:
@@ -45,7 +50,7 @@ class Judge:
             begin, end = end, end + r.stop - r.start
             right = int((split.predictions[r] == label).sum())
             # At most epsilon is allowed: the smallest number of right answers that is still enough.
-            needed = right - int(epsilon * (end - begin) + 1e-9)
+            needed = right - losses_allowed(epsilon, end - begin)
             base_wrong_first = np.argsort(split.predictions[r] == label, kind="stable")
             self._classes.append(_Class(label, begin + base_wrong_first, right, needed))
         # That a class fails is shown with the fewest images where the base is right most often.

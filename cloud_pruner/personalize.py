@@ -108,10 +108,10 @@ class Personalizer:
         """
         start = time.perf_counter()
         usage = checked_usage(request.usage, self.profile.classes)
-        self._check_images(request, usage)
         key = self._key(request, usage)
         answer = self._remembered(key)
         if answer is None:
+            self._check_images(request, usage)
             with self._searching:
                 # Another thread may have searched for the same while this one waited.
                 answer = self._remembered(key)

@@ -59,8 +59,7 @@ class Segments:
 
     def separator_before(self, operator: int) -> int:
         """Return the last separator that is computed before operator number `operator`."""
-        positions = [self.position[tensor] for tensor in self._separators]
-        return self._separators[bisect_right(positions, operator - 1) - 1]
+        return self._separators[bisect_right(self._separators, operator - 1, key=self.position.__getitem__) - 1]
 
     def start(self, group: PrunableGroup) -> int:
         """Return the last separator from which all layers that read `group` can still be run."""

@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from cloud_pruner.basic import basic_table
+from cloud_pruner.groups import WEIGHT_LAYERS
 from edge_runtime.flatmodel import real_values
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ __all__ = [
 
 MiseffectualRule: TypeAlias = Literal["any", "majority", "all", "activation"]
 MISEFFECTUAL_RULES: Final[tuple[MiseffectualRule, ...]] = ("any", "majority", "all", "activation")
-
-_LAYERS: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,7 +269,7 @@ def _output_layers(graph: Graph) -> set[int]:
         if producer is None or tensor in seen:
             continue
         seen.add(tensor)
-        if producer.kind in _LAYERS:
+        if producer.kind in WEIGHT_LAYERS:
             found.add(producer.index)
         else:
             pending += producer.inputs

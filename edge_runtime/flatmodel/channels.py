@@ -62,6 +62,19 @@ class ChannelGroup:
         """Whether units of the group may be pruned: nothing speaks against it, and there is a layer that reads them."""
         return not self.barriers and bool(self.consumers) and bool(self.tensors)
 
+    def places(self, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """Return which units of the group, ascending and numbered within it, are among `labels`, and where.
+
+        Where: `(positions, units)` indices into `labels`, one row for each position of a flattened map; None where some
+        units are there more often than others.
+        """
+        indices = np.flatnonzero((labels >= self.first) & (labels < self.first + self.units))
+        indices = indices[np.argsort(labels[indices], kind="stable")]
+        units, repeats = np.unique(labels[indices].astype(np.int64) - self.first, return_counts=True)
+        if len(set(repeats.tolist())) != 1:
+            return units, None
+        return units, indices.reshape(len(units), -1).T
+
 
 @dataclass(frozen=True)
 class Channels:

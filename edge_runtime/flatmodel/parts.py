@@ -46,7 +46,7 @@ class Part:
     """
 
     def __init__(self, base: BaseModel, source: int, targets: Sequence[int]) -> None:
-        self._base, self.source, self.targets = base, source, tuple(targets)
+        self._base, self.source = base, source
         content = extract(bytes(base.content), [source], list(targets))
         self._model = BaseModel(content, channels=lambda graph: _within(base, graph), name="part of the base model")
         self._weights = {consumer.weight for group in self._model.channels.groups for consumer in group.consumers}

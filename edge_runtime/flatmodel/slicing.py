@@ -279,13 +279,9 @@ class BaseModel:
         """Say where a fold's units lie along the last axis of the weights."""
         where = f"fold of weight {weight}"
         labels = self.channels.axes[weight][len(self.graph.tensors[weight].shape) - 1]
-        indices = np.flatnonzero((labels >= group.first) & (labels < group.first + group.units))
-        indices = indices[np.argsort(labels[indices], kind="stable")]
-        units, repeats = np.unique(labels[indices] - group.first, return_counts=True)
-        if len(set(repeats.tolist())) != 1:
+        units, places = group.places(labels)
+        if places is None:
             raise PlanError(f"{where}: its layer reads some units more often than others")
-        # One row for each position of a flattened map, one column for each unit.
-        places = indices.reshape(len(units), -1).T
         is_kept = np.isin(units, cut.kept)
         pruned, kept = int((~is_kept).sum()), int(is_kept.sum())
         if fold.coefficients.shape not in {(rows, columns) for rows in (pruned, len(units)) for columns in (0, kept)}:
