@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageSet", "load_images", "split_per_class"]
 
+_SEED = 0  # of the order in which images are split
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm")
 
 
@@ -82,22 +83,27 @@ def load_images(path: Path | str, size: tuple[int, int] | None = None) -> ImageS
 def split_per_class(
     labels: NDArray[np.int64], counts: Mapping[str, int], classes: Sequence[str] | None = None
 ) -> dict[str, NDArray[np.int64]]:
-    """Split images into disjoint parts with equal numbers of every class.
+    """Split images at random into disjoint parts with equal numbers of every class.
+
+    At random, since collections are often sorted within a class, by file name, place or date: without it, what is
+    measured on one part does not hold for another, and a certificate, which takes its images for independent draws of
+    their class, would not be true. The order is seeded: the same labels give the same parts.
 
     Parameters
     ----------
     labels
         `(n,)` class of each image.
     counts
-        Name of a part -> its images a class. The first part takes the first images of each class in archive order, the
-        next part the next ones, and so on.
+        Name of a part -> its images a class. The first part takes the first images of each class in the random order,
+        the next part the next ones, and so on.
     classes
         Names of the classes; without them the classes are 0 up to the highest label.
 
     Returns
     -------
     dict
-        Name of a part -> positions in `labels`, sorted by class, then by archive order.
+        Name of a part -> positions in `labels`, sorted by class; within a class in the random order, so that the first
+        few of a part are a fair sample too.
 
     Raises
     ------
@@ -113,7 +119,9 @@ def split_per_class(
             raise ImageDataError(
                 f"class '{name}' has {images} images, {needed} are needed ({parts}): add images or ask for fewer"
             )
-    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(available)[:-1])
+    by_class = [
+        np.random.default_rng([_SEED, label]).permutation(np.flatnonzero(labels == label)) for label in range(len(names))
+    ]
     parts_by_name: dict[str, NDArray[np.int64]] = {}
     start = 0
     for part, count in counts.items():

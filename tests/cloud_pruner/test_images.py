@@ -180,11 +180,22 @@ def test_an_npz_that_is_something_else_is_never_unpickled(tmp_path: Path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_parts_take_the_images_of_each_class_in_archive_order():
+def test_parts_are_random_samples_of_each_class_always_the_same():
+    labels = np.repeat([0, 1], 1000)
+    counts = {"profile": 500, "select": 500}
+    parts = split_per_class(labels, counts)
+    for positions in parts.values():
+        for part in (positions[:500], positions[500:] - 1000, positions[:100]):
+            # Six standard errors of the mean of 100 evenly spread numbers below 1000, nine of that of 500.
+            assert abs(part.mean() - 499.5) < 1000 / 6 * (1 if len(part) == 100 else 0.5)
+    again = split_per_class(labels, counts)
+    assert all(np.array_equal(again[name], positions) for name, positions in parts.items())
+
+
+def test_a_part_does_not_depend_on_those_after_it():
     labels = np.array([1, 0, 1, 1, 0, 0, 1])
-    parts = split_per_class(labels, {"profile": 2, "select": 1})
-    assert parts["profile"].tolist() == [1, 4, 0, 2]
-    assert parts["select"].tolist() == [5, 3]
+    alone, followed = split_per_class(labels, {"a": 2}), split_per_class(labels, {"a": 2, "b": 1})
+    assert alone["a"].tolist() == followed["a"].tolist()
 
 
 @given(st.lists(st.integers(0, 3), min_size=40, max_size=80), st.tuples(*[st.integers(0, 2)] * 3))
@@ -196,8 +207,7 @@ def test_parts_are_disjoint_sorted_and_equal_for_every_class(drawn: list[int], c
     assert len(set(taken.tolist())) == len(taken)
     for part, positions in parts.items():
         assert np.bincount(labels[positions], minlength=4).tolist() == [wanted[part]] * 4
-        keys = [(labels[position], position) for position in positions]
-        assert keys == sorted(keys)
+        assert labels[positions].tolist() == sorted(labels[positions].tolist())
 
 
 def test_a_class_with_too_few_images_is_named():
