@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BASE_FILE", "MANIFEST_FILE", "PROFILE_VERSION", "SPLITS", "LayerProfile", "Profile", "Split"]
 
-PROFILE_VERSION: Final = 2
+PROFILE_VERSION: Final = 3
 MANIFEST_FILE: Final = "manifest.json"
 BASE_FILE: Final = "base.tflite"
 SPLITS: Final = ("profile", "select", "certify", "report")
@@ -58,6 +58,10 @@ class LayerProfile:
         `(units, classes) float32`: mean post-activation value; the largest likewise.
     sensitivities
         `(shares, classes) float32`: by how much the logits change per error in what reads the group (`sensitivity`).
+    clusters
+        `(classes,) int16`: the cluster of each class, of those with like firing rates (`clusters`).
+    inertia
+        `(most,) float64`: of the firing rates in 1, 2, ... clusters, the curve that their number was chosen by.
     """
 
     name: str
@@ -67,6 +71,13 @@ class LayerProfile:
     firing_rates: NDArray[np.float32]
     mean_activations: NDArray[np.float32]
     sensitivities: NDArray[np.float32]
+    clusters: NDArray[np.int16]
+    inertia: NDArray[np.float64]
+
+    @property
+    def cluster_count(self) -> int:
+        """How many clusters there are."""
+        return int(self.clusters.max()) + 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,6 +220,8 @@ def _open(folder: Path, manifest: dict[str, Any], digest: str) -> Profile:
             firing_rates=_rates(arrays[f"firing_rates_{number}"], (entry["units"], len(manifest["classes"]))),
             mean_activations=arrays[f"mean_activations_{number}"],
             sensitivities=arrays[f"sensitivities_{number}"],
+            clusters=arrays[f"clusters_{number}"],
+            inertia=arrays[f"inertia_{number}"],
         )
         for number, entry in enumerate(manifest["layers"])
     )

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from cloud_pruner.clusters import cluster_classes
 from cloud_pruner.errors import ImageDataError, ProfileError
-from cloud_pruner.firing_rates import pack
+from cloud_pruner.firing_rates import pack, unpack
 from cloud_pruner.gradients import taylor_moments
 from cloud_pruner.groups import prunable_groups
 from cloud_pruner.images import split_per_class
@@ -87,7 +88,7 @@ def build_profile(
     images, unseen
         `images` may be the network's own training images and then serve the profile split alone; *select* and
         *certify* come from `unseen`, which the network was not trained on. Without `unseen` all three come from
-        `images`, in archive order.
+        `images`. Which image goes where is random, and always the same.
     progress
         Called with what is being done, images done and images in all.
     name
@@ -268,6 +269,7 @@ class _Measurement:
         self._save(f"{split}_labels", labels)
         self._save(f"{split}_predictions", predictions)
         for number, group in enumerate(self._groups if is_profile else ()):
+            self._progress("class clusters", number, len(self._groups))
             self._save_firing(number, group, moments, three_bit=three_bit_rates)
         if split == "select":
             confusion = np.zeros((len(self._classes), len(self._classes)), dtype=np.int64)
@@ -275,7 +277,7 @@ class _Measurement:
             self._save("confusion", confusion)
 
     def _save_firing(self, number: int, group: PrunableGroup, moments: MomentSums, *, three_bit: bool) -> None:
-        """Save the largest firing rate, and mean, that any of a group's members has of each unit."""
+        """Save the largest firing rate, and mean, that any of a group's members has of each unit; cluster by rates."""
         first = self._base.channels.groups[group.group].first
         rates = np.zeros((group.units, len(self._classes)), np.float32)
         means = np.full_like(rates, -np.inf)
@@ -285,11 +287,15 @@ class _Measurement:
             np.maximum.at(rates, labels - first, measured.firing_rates)
             np.maximum.at(means, labels - first, measured.means)
         if three_bit:
-            packed, _ = pack(rates)
+            packed, shape = pack(rates)
             self._save(f"firing_rates_{number}", packed)
+            rates = unpack(packed, shape)  # clusters are of the rates as they will be read
         else:
             self._save(f"firing_rates_{number}", rates)
         self._save(f"mean_activations_{number}", np.where(np.isfinite(means), means, 0.0).astype(np.float32))
+        clusters = cluster_classes(rates)
+        self._save(f"clusters_{number}", clusters.labels)
+        self._save(f"inertia_{number}", clusters.inertia)
 
     def _save(self, name: str, array: NDArray[Any]) -> None:
         np.save(self._folder / f"{name}.npy", array, allow_pickle=False)

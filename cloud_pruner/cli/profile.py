@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
+import io
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +13,19 @@ import numpy as np
 
 from cloud_pruner.cli.options import add_preprocessing_options, positive, preprocessing_from
 from cloud_pruner.cli.terminal import print_json, print_table, progress_bar
-from cloud_pruner.errors import ImageDataError
+from cloud_pruner.errors import ImageDataError, MissingExtraError
 from cloud_pruner.images import load_images
 from cloud_pruner.profile import SPLITS
 from cloud_pruner.profiling import DEFAULT_DEPTH, ProfileSettings, build_profile
+from edge_runtime.durable import write_durably
 from edge_runtime.flatmodel import read_graph
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Callable, Sequence
 
-    from cloud_pruner.profile import Profile
+    from matplotlib.figure import Figure
+
+    from cloud_pruner.profile import LayerProfile, Profile
 
 __all__ = ["add_command"]
 
@@ -28,7 +35,7 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "profile",
         help="measure a .tflite on labelled images",
-        description="Measure a base model once, into a folder: firing rates, moments, confusion, activations.\n"
+        description="Measure a base model once, into a folder: firing rates, class clusters, confusion, activations.\n"
         "Images: a folder with one sub-folder per class, or an .npz with x, y and classes. Search and\n"
         "certification need images that the network was not trained on: give them with --unseen, or give\n"
         "only such images with --data.",
@@ -61,6 +68,9 @@ def add_command(commands: Any) -> None:
         action="store_true",
         help="store firing rates in 3 bits, as the paper does: a tenth of the space, the same cuts but for a few units",
     )
+    parser.add_argument(
+        "--plot", type=_png, metavar="FILE.png", help="draw the class clusters of each layer (needs capnn[plots])"
+    )
     parser.add_argument("--json", action="store_true", help="print a summary as JSON")
     add_preprocessing_options(parser)
     parser.set_defaults(run=_run, parser=parser)
@@ -69,6 +79,7 @@ def add_command(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.depth != "all" and (not arguments.depth.isdigit() or int(arguments.depth) < 2):
         arguments.parser.error(f"--depth {arguments.depth}: a whole number of 2 or more, or 'all'")
+    draw = _plotter(arguments.plot) if arguments.plot else None
     content = arguments.model.read_bytes()
     graph = read_graph(content, str(arguments.model))
     shape = graph.tensors[graph.inputs[0]].shape[1:]
@@ -94,8 +105,29 @@ def _run(arguments: argparse.Namespace) -> int:
             progress=progress,
             name=str(arguments.model),
         )
+    if draw is not None:
+        image = io.BytesIO()
+        draw(profile.layers, profile.classes).savefig(image, format="png")
+        write_durably(arguments.plot, image.getvalue())
     _print(profile, as_json=arguments.json)
     return 0
+
+
+def _png(text: str) -> Path:
+    if not text.endswith(".png"):
+        raise argparse.ArgumentTypeError(f"'{text}' does not end in .png: plots are PNG files")
+    return Path(text)
+
+
+def _plotter(path: Path) -> Callable[[Sequence[LayerProfile], Sequence[str]], Figure]:
+    """Import what draws, and see that there is a folder for `path`, before any work is done."""
+    try:
+        from cloud_pruner.cluster_plot import cluster_plot  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingExtraError("--plot needs capnn[plots]: pip install 'capnn[plots]'") from error
+    if not path.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
+    return cluster_plot
 
 
 def _print(profile: Profile, *, as_json: bool) -> None:
@@ -109,7 +141,12 @@ def _print(profile: Profile, *, as_json: bool) -> None:
         "images": {name: len(split.labels) for name, split in profile.splits.items()},
         "base_accuracy": {name: round(float(a), 4) for name, a in zip(profile.classes, accuracy, strict=True)},
         "layers": [
-            {"name": layer.name, "units": layer.units, "mean_firing_rate": round(float(np.mean(layer.firing_rates)), 4)}
+            {
+                "name": layer.name,
+                "units": layer.units,
+                "mean_firing_rate": round(float(np.mean(layer.firing_rates)), 4),
+                "class_clusters": layer.cluster_count,
+            }
             for layer in profile.layers
         ],
     }
@@ -118,8 +155,11 @@ def _print(profile: Profile, *, as_json: bool) -> None:
         return
     print_table(
         f"{profile.folder}: {len(profile.classes)} classes, base top-1 {np.mean(accuracy):.2%} on the select images",
-        ("prunable layer", "units", "mean firing rate"),
-        [(layer.name, str(layer.units), f"{np.mean(layer.firing_rates):.3f}") for layer in profile.layers],
+        ("prunable layer", "units", "mean firing rate", "class clusters"),
+        [
+            (layer.name, str(layer.units), f"{np.mean(layer.firing_rates):.3f}", str(layer.cluster_count))
+            for layer in profile.layers
+        ],
     )
     counts = ", ".join(f"{len(split.labels)} {name}" for name, split in profile.splits.items())
     print(f"images: {counts}")

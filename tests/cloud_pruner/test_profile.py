@@ -156,9 +156,9 @@ def test_three_bit_rates_are_half_a_level_off_and_take_three_bits(digits_profile
     assert Searcher(profile).search(Usage(np.array([0, 1]), np.full(2, 0.5)), METHODS["W"], 0.03).cuts
 
 
-def test_version_2_has_these_arrays(digits_profile):
+def test_version_3_has_these_arrays(digits_profile):
     manifest = json.loads((digits_profile.folder / "manifest.json").read_text())
-    assert manifest["version"] == 2
+    assert manifest["version"] == 3
     assert set(manifest["layers"][0]) == {"name", "group", "tensor", "units"}
     of_splits = {f"{split}_{what}" for split in ("profile", "select", "certify", "report") for what in PARTS_OF_SPLITS}
     of_layers = {f"{what}_{number}" for number in range(4) for what in PARTS_OF_LAYERS}
@@ -172,7 +172,7 @@ def test_version_2_has_these_arrays(digits_profile):
 
 
 PARTS_OF_SPLITS = ("activations", "labels", "predictions")
-PARTS_OF_LAYERS = ("firing_rates", "mean_activations", "sensitivities")
+PARTS_OF_LAYERS = ("firing_rates", "mean_activations", "sensitivities", "clusters", "inertia")
 
 
 def test_default_splits_share_the_images_out(digits_network, tmp_path):
@@ -214,7 +214,16 @@ class TestRefusals:
             Profile.open(tmp_path)
 
     @pytest.mark.parametrize(
-        "name", ["firing_rates_1", "sensitivities_3", "report_activations", "certify_labels", "confusion"]
+        "name",
+        [
+            "firing_rates_1",
+            "sensitivities_3",
+            "clusters_2",
+            "inertia_0",
+            "report_activations",
+            "certify_labels",
+            "confusion",
+        ],
     )
     def test_flipped_bit_in_an_array(self, copy, name):
         path = copy / f"{name}.npy"
@@ -240,7 +249,7 @@ class TestRefusals:
         with pytest.raises(ProfileError, match=r"base.tflite: the base model is damaged"):
             Profile.open(copy)
 
-    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 2}'])
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 3}'])
     def test_damaged_manifest(self, copy, content):
         (copy / "manifest.json").write_text(content)
         with pytest.raises(ProfileError, match="manifest.json: damaged"):
@@ -254,8 +263,8 @@ class TestRefusals:
 
     def test_an_old_profile_says_so(self, copy):
         manifest = json.loads((copy / "manifest.json").read_text())
-        (copy / "manifest.json").write_text(json.dumps(manifest | {"version": 1}))
-        with pytest.raises(ProfileError, match="profile version 1, this is 2: make the profile again"):
+        (copy / "manifest.json").write_text(json.dumps(manifest | {"version": 2}))
+        with pytest.raises(ProfileError, match="profile version 2, this is 3: make the profile again"):
             Profile.open(copy)
 
     def test_packed_rates_of_another_length(self, copy):
