@@ -120,7 +120,8 @@ def split_per_class(
                 f"class '{name}' has {images} images, {needed} are needed ({parts}): add images or ask for fewer"
             )
     by_class = [
-        np.random.default_rng([_SEED, label]).permutation(np.flatnonzero(labels == label)) for label in range(len(names))
+        np.random.default_rng([_SEED, number]).permutation(np.flatnonzero(labels == number))
+        for number in range(len(names))
     ]
     parts_by_name: dict[str, NDArray[np.int64]] = {}
     start = 0
