@@ -2,19 +2,22 @@
 
 One row per entry, with the SHA-256 of its key and value: a row that does not match is deleted and counted, never
 returned. The file is in write-ahead-log mode (readers never wait for a writer), and every put is on the disk when it
-returns. Two pragmas say whose file it is and which schema it has; a file of another kind or version is refused at
-opening and left as it is.
+returns. `sqlite_file.py` says which files are opened and which set aside.
 
 `last_used` is a count of uses, not a clock, since clocks step back. What is read is remembered in memory and written
 with the next put: a read never waits for the disk. Only the order of eviction depends on it.
 
-Source: SQLite's documentation of WAL mode, of `PRAGMA application_id` and `user_version`, and of its result codes.
+A lock is a row with the times, by the wall clock, at which it was taken and at which it ends. It counts between the two
+only, so that a clock set back frees it, rather than making all wait for hours.
+
+A fault is an error for the one operation that met it, and the next one tries again; but what took time (a file that
+another process keeps locked, or that cannot be opened) rests for some seconds, so that not every request waits for it.
 """
 # ruff: noqa: D102 - the seam, store.py, describes the methods that a store must have
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import sqlite3
 import threading
 import time
@@ -22,67 +25,51 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar
 
-from cache.errors import BudgetError, StoreError
+from cache.entry import HEADER_BYTES, Entry, EntryInfo, Verification, decode, encode, size_of, told
+from cache.errors import BudgetError, StoreError, WrongStoreError
+from cache.sqlite_file import explained, identity_of, is_damage, open_file, set_aside
 from cache.statistics import StoreStatistics
-from cache.store import Store
+from cache.store import LastingStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["SCHEMA_VERSION", "SqliteStore"]
+    from cache.sqlite_file import Identity
 
-SCHEMA_VERSION = 1
-"""Raise this when the tables change, or the meaning of the bytes that the cache puts in them."""
+__all__ = ["SqliteStore"]
 
-_APPLICATION_ID = int.from_bytes(b"capn", "big")
-_BUSY_SECONDS = 10.0  # how long to wait for another process's write, which takes milliseconds
 _REMEMBERED_USES = 4096
+_REST_SECONDS = 5.0
+_TOLD_EVERY = 500  # entries, when all of them are read
 
-# Triggers keep the totals, so that no statement can forget to; a sum over all rows would grow with the file.
-_TABLES = """
-CREATE TABLE IF NOT EXISTS entries (
-    key TEXT PRIMARY KEY NOT NULL,
-    value BLOB NOT NULL,
-    sha256 BLOB NOT NULL,
-    created REAL NOT NULL,      -- seconds since 1970
-    last_used INTEGER NOT NULL  -- the larger, the later
-);
-CREATE INDEX IF NOT EXISTS entries_by_use ON entries (last_used);
-CREATE TABLE IF NOT EXISTS totals (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    entries INTEGER NOT NULL,
-    bytes INTEGER NOT NULL
-);
-INSERT OR IGNORE INTO totals VALUES (1, 0, 0);
-CREATE TRIGGER IF NOT EXISTS inserted AFTER INSERT ON entries BEGIN
-    UPDATE totals SET entries = entries + 1, bytes = bytes + length(new.key) + length(new.value);
-END;
-CREATE TRIGGER IF NOT EXISTS replaced AFTER UPDATE OF value ON entries BEGIN
-    UPDATE totals SET bytes = bytes + length(new.value) - length(old.value);
-END;
-CREATE TRIGGER IF NOT EXISTS deleted AFTER DELETE ON entries BEGIN
-    UPDATE totals SET entries = entries - 1, bytes = bytes - length(old.key) - length(old.value);
-END;
-"""
 _PUT = """
-INSERT INTO entries VALUES (?, ?, ?, ?, (SELECT ifnull(max(last_used), 0) + 1 FROM entries))
-ON CONFLICT (key) DO UPDATE SET
-    value = excluded.value, sha256 = excluded.sha256, created = excluded.created, last_used = excluded.last_used
+INSERT INTO entries VALUES (?1, ?2, (SELECT ifnull(max(last_used), 0) + 1 FROM entries), ?3)
+ON CONFLICT (key) DO UPDATE SET entry = excluded.entry, last_used = excluded.last_used, used_at = excluded.used_at
 """
-# The casts keep damage in a row's type bytes from reaching Python as text that may not decode.
-_GET = "SELECT CAST(value AS BLOB), CAST(sha256 AS BLOB) FROM entries WHERE key = ?"
-_TOUCH = "UPDATE entries SET last_used = (SELECT max(last_used) + 1 FROM entries) WHERE key = ?"
+# The casts keep damage in a row's type bytes from reaching Python as something else.
+_GET = "SELECT CAST(entry AS BLOB) FROM entries WHERE key = ?"
+_LIST = f"""
+SELECT key, CAST(substr(CAST(entry AS BLOB), 1, {HEADER_BYTES}) AS BLOB), length(CAST(entry AS BLOB)),
+CAST(used_at AS REAL) FROM entries
+"""  # noqa: S608 - the one value put in is a constant
+_TOUCH = "UPDATE entries SET last_used = (SELECT max(last_used) + 1 FROM entries), used_at = ? WHERE key = ?"
 _EVICT = "DELETE FROM entries WHERE last_used = (SELECT min(last_used) FROM entries)"
 # Only the damaged row itself: another process may have put a good one in its place.
-_DROP = "DELETE FROM entries WHERE key = ? AND CAST(value AS BLOB) = ? AND CAST(sha256 AS BLOB) = ?"
+_DROP = "DELETE FROM entries WHERE key = ? AND CAST(entry AS BLOB) = ?"
+_ACQUIRE = """
+INSERT INTO locks VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, taken = excluded.taken, until = excluded.until
+WHERE owner = excluded.owner OR NOT (taken <= excluded.taken AND excluded.taken < until)
+"""
 
 
-class SqliteStore(Store):
+class SqliteStore(LastingStore):
     """Keep entries in a SQLite file.
 
     Several processes may have the same file open, each with a store of its own: open it after a fork, not before.
-    Threads take turns on one connection.
+    Threads take turns on one connection. A file that another process set aside, or that somebody deleted, is left for
+    the one now at its path.
 
     Parameters
     ----------
@@ -92,89 +79,141 @@ class SqliteStore(Store):
     max_bytes
         Limit on the bytes of keys and values held, least recently used evicted first; None for no limit. The file
         comes out somewhat larger, and does not shrink: room that was freed is used again.
+    as_it_is
+        To look into a file: neither make one, nor set a damaged one aside, and raise all that is wrong at once.
+    patient
+        For a service: if the file cannot be used, or is not a cache's, go on trying with every operation.
 
     Raises
     ------
     BudgetError
         If `max_bytes` is not positive.
+    WrongStoreError
+        If the path is that of something else than a cache, or in no folder; not if `patient`.
     StoreError
-        If the file cannot be opened or created, is damaged, is no SQLite file, or one of another kind or schema
-        version.
+        If the file cannot be opened, with `as_it_is`; without, the operations raise it as long as that is so.
     """
 
     name: ClassVar[str] = "sqlite"
 
-    def __init__(self, path: Path, *, max_bytes: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, max_bytes: int | None = None, as_it_is: bool = False, patient: bool = False
+    ) -> None:
         if max_bytes is not None and max_bytes <= 0:
             raise BudgetError(f"{path}: the limit is {max_bytes} bytes: give a positive number, or none for no limit")
         self.path = path
         self._max_bytes = max_bytes
+        self._as_it_is = as_it_is
         self._lock = threading.Lock()
-        self._uses: deque[str] = deque(maxlen=_REMEMBERED_USES)
+        self._uses: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED_USES)
         self._hits = self._misses = self._evictions = self._corrupt = self._faults = 0
         self._closed = False
+        self._opened: tuple[sqlite3.Connection, Identity] | None = None
+        self._rest: tuple[float, str] | None = None  # until when by the monotonic clock, and why
         try:
-            self._connection = _open(path)
-        except sqlite3.Error as error:
-            raise _explained(path, error) from error
+            self._connection()
+        except StoreError as error:
+            if as_it_is or (isinstance(error, WrongStoreError) and not patient):
+                raise
 
-    def get(self, key: str) -> bytes | None:
+    def fetch(self, key: str) -> Entry | None:
         with self._database() as database:
             row = database.execute(_GET, (key,)).fetchone()
             if row is None:
                 self._misses += 1
                 return None
-            value, checksum = row
-            if checksum != _checksum(key, value):
+            entry = decode(key, row[0])
+            if entry is None:
                 self._misses += 1
                 self._corrupt += 1
-                database.execute(_DROP, (key, value, checksum))
+                database.execute(_DROP, (key, row[0]))
                 return None
             self._hits += 1
         self.touch(key)
-        return bytes(value)
+        return entry
 
-    def put(self, key: str, value: bytes) -> None:
-        if self._max_bytes is not None and len(key) + len(value) > self._max_bytes:
+    def put(self, key: str, value: bytes, cost: float = 0.0) -> None:
+        if self._max_bytes is not None and size_of(key, value) > self._max_bytes:
             self.delete(key)
             return
-        with self._database() as database:
+        now = time.time()
+        with self._writing() as database:
+            self._write_uses(database)
+            database.execute(_PUT, (key, encode(key, Entry(value, cost), now), now))
             evicted = 0
-            with database:
-                database.execute("BEGIN IMMEDIATE")
-                self._write_uses(database)
-                database.execute(_PUT, (key, value, _checksum(key, value), time.time()))
-                while self._max_bytes is not None and _totals(database)[1] > self._max_bytes:
-                    dropped = database.execute(_EVICT).rowcount
-                    if not dropped:  # only damaged totals come here; they must not hold the service for ever
-                        break
-                    evicted += dropped
-            self._evictions += evicted
+            while self._max_bytes is not None and _totals(database)[1] > self._max_bytes:
+                dropped = database.execute(_EVICT).rowcount
+                if not dropped:  # only damaged totals come here; they must not hold the service for ever
+                    break
+                evicted += dropped
+        self._evictions += evicted
 
     def touch(self, key: str) -> None:
-        self._uses.append(key)
+        self._uses.append((time.time(), key))
 
     def delete(self, key: str) -> None:
-        with self._database() as database:
+        with self._writing() as database:
             database.execute("DELETE FROM entries WHERE key = ?", (key,))
 
     def clear(self) -> None:
-        with self._database() as database:
+        with self._writing() as database:
             database.execute("DELETE FROM entries")
 
-    def keys(self) -> list[str]:
+    def keys(self, prefix: str = "") -> list[str]:
         with self._database() as database:
-            return [key for (key,) in database.execute("SELECT key FROM entries")]
+            rows = database.execute("SELECT key FROM entries WHERE key >= ? ORDER BY key", (prefix,))
+            return [key for (key,) in itertools.takewhile(lambda row: row[0].startswith(prefix), rows)]
 
     def __len__(self) -> int:
         with self._database() as database:
             return _totals(database)[0]
 
+    def acquire(self, name: str, owner: str, seconds: float) -> bool:
+        now = time.time()
+        with self._writing() as database:
+            return database.execute(_ACQUIRE, (name, owner, now, now + seconds)).rowcount > 0
+
+    def release(self, name: str, owner: str) -> None:
+        with self._writing() as database:
+            # With it go those that nobody gave back.
+            database.execute(
+                "DELETE FROM locks WHERE (name = ? AND owner = ?) OR until < ?", (name, owner, time.time())
+            )
+
+    def entries(self) -> list[EntryInfo]:
+        with self._database() as database:
+            return [told(*row) for row in database.execute(_LIST)]
+
+    def verify(self, progress: Callable[[str, int, int], None] | None = None) -> Verification:
+        read, size, corrupt, damage = 0, 0, [], []
+        with self._database() as database:
+            try:
+                database.execute("BEGIN")  # one view of all, while others go on
+                total = _totals(database)[0]
+                damage += [line for (line,) in database.execute("PRAGMA integrity_check(20)") if line != "ok"]
+                for key, kept in database.execute("SELECT key, CAST(entry AS BLOB) FROM entries"):
+                    read += 1
+                    if progress is not None and read % _TOLD_EVERY == 0:
+                        progress("entries", read, max(read, total))
+                    size += size_of(key, kept) - HEADER_BYTES
+                    if decode(key, kept) is None:
+                        corrupt.append(key)
+                if not damage and not corrupt and (told_totals := _totals(database)) != (read, size):
+                    damage.append(f"totals say {told_totals}, (entries, bytes) are {(read, size)}")
+            except sqlite3.Error as error:
+                if not is_damage(error):
+                    raise
+                damage.append(str(error))
+            finally:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+        return Verification(self.name, read, tuple(sorted(corrupt)), tuple(damage))
+
     def statistics(self) -> tuple[StoreStatistics, ...]:
         entries: int | None = None
         size: int | None = None
         # A service shows its statistics above all when something is wrong: the counts do not depend on the disk.
-        with suppress(StoreError), self._database() as database:
+        with suppress(StoreError), self._database(counted=False) as database:
             entries, size = _totals(database)
         return (
             StoreStatistics(
@@ -193,104 +232,69 @@ class SqliteStore(Store):
         if self._closed:
             return
         # The order of use is a hint; a disk that will not take it must not keep the store from closing.
-        with suppress(StoreError), self._database() as database, database:
-            database.execute("BEGIN IMMEDIATE")
+        with suppress(StoreError), self._writing() as database:
             self._write_uses(database)
         with self._lock:
             self._closed = True
-            self._connection.close()
+            self._disconnect()
 
     @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection to this thread alone, and turn SQLite's errors into ours."""
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection within one transaction, which is on the disk when the context ends."""
+        with self._database() as database, database:
+            database.execute("BEGIN IMMEDIATE")
+            yield database
+
+    @contextmanager
+    def _database(self, *, counted: bool = True) -> Iterator[sqlite3.Connection]:
+        """Give the connection to this thread alone; turn SQLite's errors into ours, and do what they call for."""
         with self._lock:
             if self._closed:
                 raise StoreError(f"{self.path}: the store is closed: open it anew")
             try:
-                yield self._connection
+                yield self._connection()
             except sqlite3.Error as error:
-                self._faults += 1
-                raise _explained(self.path, error) from error
+                self._faults += counted
+                raise self._failed(error) from error
+            except StoreError:
+                self._faults += counted
+                raise
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return the connection to the file that lies at the path now."""
+        if self._opened is not None and identity_of(self.path) == self._opened[1]:
+            return self._opened[0]
+        if self._rest is not None and time.monotonic() < self._rest[0]:
+            raise StoreError(self._rest[1])
+        self._disconnect()
+        try:
+            self._opened = open_file(self.path, as_it_is=self._as_it_is)
+        except StoreError as error:
+            self._rest = time.monotonic() + _REST_SECONDS, str(error)
+            raise
+        self._rest = None
+        return self._opened[0]
+
+    def _disconnect(self) -> None:
+        if self._opened is not None:
+            self._opened[0].close()
+            self._opened = None
+
+    def _failed(self, error: sqlite3.Error) -> StoreError:
+        if is_damage(error) and not self._as_it_is and self._opened is not None:
+            identity = self._opened[1]
+            self._disconnect()
+            return set_aside(self.path, identity, error)
+        ours = explained(self.path, error)
+        if "locked" in str(error):
+            self._disconnect()
+            self._rest = time.monotonic() + _REST_SECONDS, str(ours)
+        return ours
 
     def _write_uses(self, database: sqlite3.Connection) -> None:
         """Write what was read since the last put, in that order; only here are uses taken from the queue."""
         uses = [self._uses.popleft() for _ in range(len(self._uses))]
-        database.executemany(_TOUCH, [(key,) for key in uses])
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Open a cache file, or make an empty one.
-
-    Raises
-    ------
-    StoreError
-        If it is a sound SQLite file, but not one of ours or of another schema version.
-    sqlite3.Error
-        If it is not a sound SQLite file, or cannot be opened.
-    """
-    connection = sqlite3.connect(path.absolute(), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    try:
-        version = _schema_version(connection, path)
-        _write_ahead(connection)
-        connection.execute("PRAGMA synchronous = FULL")
-        if version != SCHEMA_VERSION:
-            # Another process may be at it too: the script is one transaction, and finds nothing to do a second time.
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {_TABLES}"
-                f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
-            )
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Put the file in WAL mode; alone of all statements, this switch does not wait for other processes by itself."""
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:  # noqa: PERF203 - few rounds, and each waits
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
-def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the file's schema version, 0 for an empty file; raise StoreError if it is not for us to write in."""
-    connection.execute("BEGIN")  # one view of all three, while another process may be making the file
-    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    connection.execute("COMMIT")
-    if application != _APPLICATION_ID and (application or version or tables):
-        raise StoreError(f"{path}: a SQLite file, but not a plan cache: give another path")
-    if version not in {0, SCHEMA_VERSION}:
-        raise StoreError(
-            f"{path}: has schema version {version}, this program reads {SCHEMA_VERSION}: "
-            "delete the file (only remembered results are lost) or give another path"
-        )
-    return version
-
-
-def _explained(path: Path, error: sqlite3.Error) -> StoreError:
-    """Say in one line what SQLite met and what to do; no part of it differs from one entry to the next."""
-    if isinstance(error, sqlite3.OperationalError):
-        remedy = "see that its folder exists, may be written, has room, and that no other process keeps it locked"
-    else:
-        remedy = (
-            "no plan cache, or a damaged one: give another path, "
-            "or delete the file if it was one (only remembered results are lost)"
-        )
-    return StoreError(f"{path}: {error}: {remedy}")
-
-
-def _checksum(key: str, value: bytes) -> bytes:
-    """Digest an entry, key included, so that a value under the wrong key shows too."""
-    return hashlib.sha256(key.encode() + value).digest()
+        database.executemany(_TOUCH, uses)
 
 
 def _totals(database: sqlite3.Connection) -> tuple[int, int]:

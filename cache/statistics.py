@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-__all__ = ["CacheStatistics", "StoreStatistics", "TierStatistics"]
+__all__ = ["TIERS", "CacheStatistics", "Outcome", "StoreStatistics", "Tier", "TierStatistics"]
+
+Tier: TypeAlias = Literal["exact", "superset", "thresholds"]
+"""A way of finding a result: under exactly its key, as a plan for more classes, or by the thresholds of its layers."""
+
+TIERS: tuple[Tier, ...] = ("exact", "superset", "thresholds")
+
+Outcome: TypeAlias = Literal["hit", "rejected", "miss"]
+"""How a tier met a request: it answered it, found something that would not do, or found nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +21,7 @@ class StoreStatistics:
     """One store's content now, and its counts since this process opened it."""
 
     name: str
-    """Which store: "memory" or "sqlite"."""
+    """Which store: "memory", "sqlite" or "redis"."""
     entries: int | None
     """Entries held; None if the store could not be asked."""
     bytes: int | None
@@ -22,23 +31,25 @@ class StoreStatistics:
     misses: int
     """Keys that were asked for and not found, or found damaged."""
     evictions: int = 0
-    """Entries dropped, least recently used first, to keep within the limit."""
+    """Entries that this process dropped to keep within the limit; a Redis server evicts by itself, uncounted here."""
     corrupt: int = 0
     """Entries dropped because their checksum did not match."""
     faults: int = 0
-    """Operations that failed: disk full, file not writable or damaged, another process holding it."""
+    """Operations that failed: disk full, file not writable or damaged, another process holding it, server away."""
 
 
 @dataclass(frozen=True, slots=True)
 class TierStatistics:
     """How one way of finding a result has fared since this process opened the cache."""
 
-    hits: int
+    hits: int = 0
     """Requests answered."""
-    misses: int
-    """Requests not answered."""
-    seconds_saved: float
-    """What the answered requests had cost when they were first computed, in s."""
+    misses: int = 0
+    """Requests for which nothing was found."""
+    seconds_saved: float = 0.0
+    """What the answered requests would have cost without this tier, in s."""
+    rejected: int = 0
+    """Requests for which something was found that would not do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,5 +58,9 @@ class CacheStatistics:
 
     exact: TierStatistics
     """Results found under exactly the key asked for."""
+    superset: TierStatistics
+    """Results for more classes that did for these."""
+    thresholds: TierStatistics
+    """Results that began from layers' stored thresholds."""
     stores: tuple[StoreStatistics, ...]
     """The stores underneath, fastest first."""

@@ -1,16 +1,48 @@
-"""Options that several commands share: how images become the model's input."""
+"""Options that several commands share: how images become the model's input, and where results are remembered."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache import LayeredStore, MemoryStore, PlanCache, RedisStore, SqliteStore
+from cache.memory import POLICIES
 from edge_runtime.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
+    from cache import Store
     from edge_runtime.commandline import CommandParser
 
-__all__ = ["add_preprocessing_options", "positive", "preprocessing_from"]
+__all__ = ["add_cache_options", "add_preprocessing_options", "open_cache", "positive", "preprocessing_from"]
+
+_CACHE_MEMORY = 64 * 1024 * 1024
+
+
+def add_cache_options(parser: CommandParser) -> None:
+    """Add `--cache`, `--redis` and `--cache-policy`."""
+    group = parser.add_argument_group("cache", "results are remembered in memory, and where these say")
+    group.add_argument("--cache", type=Path, metavar="FILE", help="a SQLite file, which outlasts this command")
+    group.add_argument(
+        "--redis", metavar="URL", help="a Redis or Valkey server that machines share, as redis://host:6379/0"
+    )
+    group.add_argument(
+        "--cache-policy",
+        choices=POLICIES,
+        default="lru",
+        help="what leaves a full memory first: the least recently used, or what saves the fewest seconds for its bytes "
+        "(default: lru)",
+    )
+
+
+def open_cache(arguments: argparse.Namespace, *, patient: bool = False) -> PlanCache:
+    """Open the cache that the options name; `patient`: go on without a file that cannot be used, until it can be."""
+    layers: list[Store] = [MemoryStore(_CACHE_MEMORY, arguments.cache_policy)]
+    if arguments.cache is not None:
+        layers.append(SqliteStore(arguments.cache, patient=patient))
+    if arguments.redis is not None:
+        layers.append(RedisStore(arguments.redis))
+    return PlanCache(LayeredStore(*layers))
 
 
 def add_preprocessing_options(parser: CommandParser) -> None:

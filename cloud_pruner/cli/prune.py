@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache import LayeredStore, MemoryStore, PlanCache, SqliteStore
 from cloud_pruner.allocation import OBJECTIVES
+from cloud_pruner.cli.options import add_cache_options, open_cache
 from cloud_pruner.cli.terminal import print_json, print_table, progress_bar
 from cloud_pruner.errors import RequestError
 from cloud_pruner.fold_fitting import FOLDINGS
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from cloud_pruner.personalize import Personalized
     from edge_runtime.wire import ClassFigures, Manifest
 
-__all__ = ["add_command", "open_cache"]
-
-CACHE_MEMORY = 64 * 1024 * 1024
+__all__ = ["add_command"]
 
 
 def add_command(commands: Any) -> None:
@@ -71,16 +69,10 @@ def add_command(commands: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the cut .tflite here")
     parser.add_argument("--plan", type=Path, metavar="FILE", help="write the pruning plan here")
     parser.add_argument("--base", type=Path, metavar="FILE", help="check that the profile is of this .tflite")
-    parser.add_argument("--cache", type=Path, metavar="FILE", help="remember results in this SQLite file")
     parser.add_argument("--certificate", type=Path, metavar="FILE", help="write the certificate here, as JSON")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_cache_options(parser)
     parser.set_defaults(run=_run)
-
-
-def open_cache(path: Path | None) -> PlanCache:
-    """Open a cache in memory, over the SQLite file `path` where there is one."""
-    memory = MemoryStore(max_bytes=CACHE_MEMORY)
-    return PlanCache(LayeredStore(memory) if path is None else LayeredStore(memory, SqliteStore(path)))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -89,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> int:
         profile.check_base(digest_of(normalize(arguments.base.read_bytes(), str(arguments.base))))
     wishes = ("variant", "epsilon", "guarantee", "delta", "test", "folding", "objective")
     request = PruneRequest(_usage(arguments, profile.classes), **{name: getattr(arguments, name) for name in wishes})
-    with open_cache(arguments.cache) as cache, progress_bar("prune") as progress:
+    with open_cache(arguments) as cache, progress_bar("prune") as progress:
         answer = Personalizer(profile, cache).personalize(request, progress)
     certificate = answer.manifest.certificate
     if arguments.certificate is not None and certificate is None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloud_pruner.cli.prune import open_cache
+from cloud_pruner.cli.options import add_cache_options, open_cache
 from cloud_pruner.personalize import Personalizer
 from cloud_pruner.profile import Profile
 from cloud_pruner.requests import GUARANTEES
@@ -38,18 +38,13 @@ def add_command(commands: Any) -> None:
         "--port", type=int, default=_PORT, help=f"port to listen on, 0 for a free one (default: {_PORT})"
     )
     parser.add_argument(
-        "--cache",
-        type=Path,
-        metavar="FILE",
-        help="keep results in this SQLite file across restarts (default: memory only)",
-    )
-    parser.add_argument(
         "--guarantee",
         choices=GUARANTEES,
         default="certified",
         help="for requests that name none: shown on held-out images, or measured on the search's own (default: "
         "certified)",
     )
+    add_cache_options(parser)
     parser.set_defaults(run=_run)
 
 
@@ -57,7 +52,7 @@ def _run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="capnn serve: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
     profile = Profile.open(arguments.profile)
-    with open_cache(arguments.cache) as cache, listen(arguments.host, arguments.port) as listener:
+    with open_cache(arguments, patient=True) as cache, listen(arguments.host, arguments.port) as listener:
         print(f"capnn serve: serving on {url_of(listener)}", flush=True)
         serve(make_service(Personalizer(profile, cache), arguments.guarantee), listener)
     return 0

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache import KeyFieldError, exact_key
+from cache import KeyFieldError, PlanKey, exact_key, parse_plan_key, plan_key
 
 if TYPE_CHECKING:
     from cache import KeyField
@@ -93,3 +93,54 @@ def test_a_number_that_is_not_finite_is_refused_by_name(number: float) -> None:
 def test_a_value_without_one_written_form_is_refused_by_name_and_type(value: object) -> None:
     with pytest.raises(KeyFieldError, match=f"key field 'classes' is of type {type(value).__name__}: give text"):
         exact_key(classes=value)  # type: ignore[arg-type]
+
+
+SETTINGS = exact_key(model="5f2c")
+CLASSES = st.sets(st.integers(0, 2000), min_size=1, max_size=20).map(lambda labels: tuple(sorted(labels)))
+
+
+class TestPlanKey:
+    def test_the_written_form_is_pinned(self) -> None:
+        """A change makes every stored file useless: it needs a new schema version."""
+        weights = hashlib.sha256(b'{"weights":[0.5,0.25,0.25]}').hexdigest()[:16]
+        assert plan_key(SETTINGS, (2, 7, 11), (0.5, 0.25, 0.25)) == f"{SETTINGS}/2-7-11/{weights}"
+
+    @given(classes=CLASSES, weights=st.lists(st.floats(0, 1), max_size=3))
+    def test_comes_apart_into_what_it_was_made_of(self, classes: tuple[int, ...], weights: list[float]) -> None:
+        key = plan_key(SETTINGS, classes, weights)
+        parsed = parse_plan_key(key)
+        assert parsed == PlanKey(SETTINGS, classes, key[-16:])
+
+    @given(text=st.text("0123-/af", max_size=30))
+    def test_other_texts_are_none(self, text: str) -> None:
+        parsed = parse_plan_key(f"{SETTINGS}/{text}")
+        if parsed is not None:
+            assert f"{SETTINGS}/{text}" == f"{parsed.settings}/{'-'.join(map(str, parsed.classes))}/{parsed.weights}"
+            assert sorted(set(parsed.classes)) == list(parsed.classes)
+        assert parse_plan_key(text) is None
+
+    @pytest.mark.parametrize("classes", ["02-7", "7-2", "2-2", "-2", "2-", "", "2--7", "two", "\u0662"])
+    def test_classes_that_are_not_written_as_ours_are_none(self, classes: str) -> None:
+        assert parse_plan_key(f"{SETTINGS}/{classes}/0123456789abcdef") is None
+
+    def test_weights_are_rounded(self) -> None:
+        thirds = (1 / 3, 1 / 3, 1 - 1 / 3 - 1 / 3)
+        assert plan_key(SETTINGS, (2, 7, 11), thirds) == plan_key(SETTINGS, (2, 7, 11), (1 / 3,) * 3)
+        assert plan_key(SETTINGS, (2, 7, 11), thirds) != plan_key(SETTINGS, (2, 7, 11), (0.3333, 0.3333, 0.3334))
+        assert plan_key(SETTINGS, (2, 7, 11), thirds) != plan_key(SETTINGS, (2, 7, 11), ())
+
+    def test_takes_numpys_integers(self) -> None:
+        assert plan_key(SETTINGS, list(np.array([2, 7])), ()) == plan_key(SETTINGS, (2, 7), ())
+
+    @pytest.mark.parametrize("classes", [(), (7, 2), (2, 2), (-1, 2), (2.5,)])
+    def test_classes_that_are_no_ascending_whole_numbers_are_refused(self, classes: tuple[int, ...]) -> None:
+        with pytest.raises(KeyFieldError, match="classes .* of a plan key: give whole numbers from 0 on, ascending"):
+            plan_key(SETTINGS, classes, ())
+
+    def test_settings_that_are_no_digest_are_refused(self) -> None:
+        with pytest.raises(KeyFieldError, match="settings 'B' of a plan key are no digest: give what exact_key"):
+            plan_key("B", (2,), ())
+
+    def test_a_weight_that_is_not_finite_is_refused(self) -> None:
+        with pytest.raises(KeyFieldError, match=r"weights\[0\]"):
+            plan_key(SETTINGS, (2,), (math.nan,))

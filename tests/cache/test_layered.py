@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cache import Found, LayeredStore, MemoryStore, SqliteStore, StoreError
+from cache import Entry, Found, LayeredStore, MemoryStore, SqliteStore, StoreError
+from tests.cache.test_sqlite import fill, zero_the_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+def limited(file: SqliteStore, pragma: str) -> None:
+    """Let the file meet what a disk would do to it."""
+    assert file._opened is not None
+    file._opened[0].execute(f"PRAGMA {pragma}")
 
 
 @pytest.fixture
@@ -28,8 +35,8 @@ def file(tmp_path: Path) -> Iterator[SqliteStore]:
 def test_says_which_store_answered(memory: MemoryStore, file: SqliteStore) -> None:
     file.put("00", b"a plan")
     store = LayeredStore(memory, file)
-    assert store.find("00") == Found(b"a plan", "sqlite")
-    assert store.find("00") == Found(b"a plan", "memory")
+    assert store.find("00") == Found(Entry(b"a plan"), "sqlite")
+    assert store.find("00") == Found(Entry(b"a plan"), "memory")
     assert store.find("01") is None
 
 
@@ -43,15 +50,15 @@ def test_what_the_memory_evicted_comes_back_from_the_file(file: SqliteStore) -> 
     store = LayeredStore(MemoryStore(10), file)
     store.put("00", b"8 bytes.")
     store.put("01", b"8 bytes.")
-    assert store.find("00") == Found(b"8 bytes.", "sqlite")
-    assert store.find("00") == Found(b"8 bytes.", "memory")
+    assert store.find("00") == Found(Entry(b"8 bytes."), "sqlite")
+    assert store.find("00") == Found(Entry(b"8 bytes."), "memory")
 
 
 def test_a_value_too_large_for_the_memory_is_served_from_the_file(file: SqliteStore) -> None:
     store = LayeredStore(MemoryStore(10), file)
     store.put("00", b"more than ten bytes")
-    assert store.find("00") == Found(b"more than ten bytes", "sqlite")
-    assert store.find("00") == Found(b"more than ten bytes", "sqlite")
+    assert store.find("00") == Found(Entry(b"more than ten bytes"), "sqlite")
+    assert store.find("00") == Found(Entry(b"more than ten bytes"), "sqlite")
 
 
 def test_the_file_keeps_what_the_memory_answers_most(memory: MemoryStore, tmp_path: Path) -> None:
@@ -59,7 +66,7 @@ def test_the_file_keeps_what_the_memory_answers_most(memory: MemoryStore, tmp_pa
         store = LayeredStore(memory, file)
         for key in ("aa", "bb", "cc"):
             store.put(key, b"8 bytes.")
-        assert store.find("aa") == Found(b"8 bytes.", "memory")
+        assert store.find("aa") == Found(Entry(b"8 bytes."), "memory")
         store.put("dd", b"8 bytes.")
         assert sorted(file.keys()) == ["aa", "cc", "dd"]
 
@@ -67,14 +74,14 @@ def test_the_file_keeps_what_the_memory_answers_most(memory: MemoryStore, tmp_pa
 def test_memory_alone_is_a_row_of_one(memory: MemoryStore) -> None:
     store = LayeredStore(memory)
     store.put("00", b"a plan")
-    assert store.find("00") == Found(b"a plan", "memory")
+    assert store.find("00") == Found(Entry(b"a plan"), "memory")
     assert [layer.name for layer in store.statistics()] == ["memory"]
 
 
 def test_a_damaged_row_is_a_miss_and_a_new_put_mends_it(memory: MemoryStore, file: SqliteStore) -> None:
     file.put("00", b"a plan")
     with closing(sqlite3.connect(file.path)) as database, database:
-        database.execute("UPDATE entries SET value = 'damaged'")
+        database.execute("UPDATE entries SET entry = 'damaged'")
     store = LayeredStore(memory, file)
     assert store.find("00") is None
     assert memory.keys() == []
@@ -89,65 +96,56 @@ class TestAFailingLayer:
     ) -> None:
         store = LayeredStore(memory, file)
         store.put("00", b"before")
-        file._connection.execute("PRAGMA max_page_count = 1")
+        limited(file, "max_page_count = 1")
         with caplog.at_level(logging.WARNING, "cache"):
             for key in ("01", "02", "03"):
                 store.put(key, b"v" * 100_000)
-                assert store.find(key) == Found(b"v" * 100_000, "memory")
+                assert store.find(key) == Found(Entry(b"v" * 100_000), "memory")
         assert file.get("00") == b"before"
         assert file.get("01") is None
         assert [layer.faults for layer in store.statistics()] == [0, 3]
         assert len(caplog.records) == 1
         assert f"{file.path}: database or disk is full" in caplog.text
 
-    def test_with_a_damaged_file_every_read_is_a_miss_and_each_kind_of_fault_is_logged_once(
+    def test_with_a_damaged_file_it_goes_on_with_a_new_one(
         self, tmp_path: Path, memory: MemoryStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         path = tmp_path / "damaged.sqlite"
-        with SqliteStore(path) as file:
-            for number in range(100):
-                file.put(f"{number:02x}", b"v" * 3_000)
-        whole = path.read_bytes()
-        with closing(sqlite3.connect(path)) as database:
-            [(index, page)] = database.execute(
-                "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size "
-                "WHERE name = 'sqlite_autoindex_entries_1'"
-            ).fetchall()
-        # One page of zeros: the file opens, but no key can be found in it.
-        path.write_bytes(whole[: (index - 1) * page] + bytes(page) + whole[index * page :])
+        fill(path)
+        zero_the_index(path)
         with caplog.at_level(logging.WARNING, "cache"), LayeredStore(memory, SqliteStore(path)) as store:
             assert [store.find(f"{number:02x}") for number in range(5)] == [None] * 5
-            assert len(caplog.records) == 1
             store.put("00", b"a new plan")
-            assert store.find("00") == Found(b"a new plan", "memory")
-            assert store.statistics()[1].faults == 6
-        assert len({record.getMessage() for record in caplog.records}) == len(caplog.records)
-        assert f"{path}: database disk image is malformed: " in caplog.text
+            memory.clear()
+            assert store.find("00") == Found(Entry(b"a new plan"), "sqlite")
+            assert store.statistics()[1].faults == 1
+        assert len(caplog.records) == 1
+        assert f"{path}: database disk image is malformed: set aside as damaged.sqlite.damaged" in caplog.text
 
     def test_a_read_only_file_still_answers(self, memory: MemoryStore, file: SqliteStore) -> None:
         file.put("00", b"a plan")
-        file._connection.execute("PRAGMA query_only = 1")
+        limited(file, "query_only = 1")
         store = LayeredStore(memory, file)
-        assert store.find("00") == Found(b"a plan", "sqlite")
+        assert store.find("00") == Found(Entry(b"a plan"), "sqlite")
         store.put("01", b"a new plan")
-        assert store.find("01") == Found(b"a new plan", "memory")
+        assert store.find("01") == Found(Entry(b"a new plan"), "memory")
         assert store.statistics()[1].faults == 1
 
     def test_what_must_be_true_of_every_layer_raises(self, memory: MemoryStore, file: SqliteStore) -> None:
         store = LayeredStore(memory, file)
         store.put("00", b"a plan")
-        file._connection.execute("PRAGMA query_only = 1")
+        limited(file, "query_only = 1")
         with pytest.raises(StoreError, match="attempt to write a readonly database"):
             store.clear()
         with pytest.raises(StoreError, match="attempt to write a readonly database"):
             store.delete("00")
-        assert store.find("00") == Found(b"a plan", "memory")
+        assert store.find("00") == Found(Entry(b"a plan"), "memory")
 
     def test_statistics_are_shown_all_the_same(self, memory: MemoryStore, file: SqliteStore) -> None:
         store = LayeredStore(memory, file)
         store.put("00", b"a plan")
         file.close()
-        assert store.find("00") == Found(b"a plan", "memory")
+        assert store.find("00") == Found(Entry(b"a plan"), "memory")
         in_memory, in_file = store.statistics()
         assert in_memory.entries == 1
         assert (in_file.entries, in_file.bytes) == (None, None)

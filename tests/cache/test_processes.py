@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cache import SqliteStore
+from tests.cache.killing import kill_at_random
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -90,3 +91,14 @@ def test_what_a_killed_process_had_put_is_there(tmp_path: Path, writes_before_th
         assert store.statistics()[0].corrupt == 0
         store.put("00", b"goes on")
         assert store.get("00") == b"goes on"
+
+
+def test_sixty_four_processes_killed_at_random_lose_nothing_and_read_nothing_wrong(tmp_path: Path) -> None:
+    outcome = kill_at_random(tmp_path, seconds=8.0, count=64)
+    assert outcome.puts > 0
+    assert outcome.reads > 0
+    assert outcome.kills >= 64
+    assert outcome.wrong == ()
+    assert outcome.lost == ()
+    assert outcome.verification.sound, outcome.verification
+    assert not outcome.lock_held

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cache import BudgetError, LayeredStore, MemoryStore, SqliteStore, Store
+from cache import BudgetError, Entry, LayeredStore, MemoryStore, RedisStore, SqliteStore, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,15 +17,30 @@ if TYPE_CHECKING:
 
 STORES: dict[str, Callable[[Path], Store]] = {
     "memory": lambda _: MemoryStore(1_000_000),
+    "memory-by-cost": lambda _: MemoryStore(1_000_000, "cost"),
     "sqlite": lambda folder: SqliteStore(folder / "plans.sqlite"),
     # The memory holds a few entries only, so that most of them have to come back from the file.
     "layered": lambda folder: LayeredStore(MemoryStore(100), SqliteStore(folder / "plans.sqlite")),
 }
+ON_A_SERVER: dict[str, Callable[[Path, str], Store]] = {
+    "redis": lambda _, url: RedisStore(url, timeout=10),
+    "three layers": lambda folder, url: LayeredStore(
+        MemoryStore(100), SqliteStore(folder / "plans.sqlite", max_bytes=1_000), RedisStore(url, timeout=10)
+    ),
+}
 
 
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with STORES[request.param](tmp_path) as opened:
+@pytest.fixture(params=[*STORES, *ON_A_SERVER])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+    if request.param in STORES:
+        return lambda: STORES[request.param](tmp_path)
+    url = request.getfixturevalue("redis_url")
+    return lambda: ON_A_SERVER[request.param](tmp_path, url)
+
+
+@pytest.fixture
+def store(open_store: Callable[[], Store]) -> Iterator[Store]:
+    with open_store() as opened:
         yield opened
 
 
@@ -48,6 +64,31 @@ class TestEveryStore:
         got = store.get("00")
         assert got == value
         assert type(got) is bytes
+
+    @pytest.mark.parametrize("key", ["threshold/ab", "a b*[c]?\\", "é" * 256, "k" * 512, "\U0010ffff", "a/2-7/ff"])
+    def test_takes_any_text_of_512_bytes_as_a_key(self, store: Store, key: str) -> None:
+        store.put(key, b"a plan")
+        store.put("00", b"another")
+        assert store.get(key) == b"a plan"
+        assert sorted(store.keys()) == sorted(["00", key])
+        assert store.keys(key) == [key]
+        assert store.acquire(key, "one", 60)
+        store.delete(key)
+        assert store.keys() == ["00"]
+
+    @pytest.mark.parametrize("cost", [0.0, 0.1, 1e-300, 12345.678])
+    def test_returns_what_a_value_had_cost(self, store: Store, cost: float) -> None:
+        store.put("00", b"a plan", cost)
+        assert store.fetch("00") == Entry(b"a plan", cost)
+        assert store.fetch("01") is None
+
+    def test_lists_the_keys_with_a_prefix(self, store: Store) -> None:
+        for key in ("a", "ab", "ab/1", "ab/2", "abc", "b", "", "ab\U0010ffff"):
+            store.put(key, b"value")
+        assert sorted(store.keys("ab")) == ["ab", "ab/1", "ab/2", "abc", "ab\U0010ffff"]
+        assert sorted(store.keys("ab/")) == ["ab/1", "ab/2"]
+        assert store.keys("ac") == []
+        assert len(store.keys()) == 8
 
     def test_puts_in_place_of_the_former_value(self, store: Store) -> None:
         store.put("00", b"a long former value")
@@ -137,8 +178,78 @@ class TestEveryStore:
         assert all(layer.faults == 0 and layer.corrupt == 0 for layer in store.statistics())
 
 
+class TestLocksOfEveryStore:
+    def test_one_owner_at_a_time(self, store: Store) -> None:
+        assert store.acquire("plan", "one", 60)
+        assert not store.acquire("plan", "two", 60)
+        assert store.acquire("another", "two", 60)
+        store.release("plan", "one")
+        assert store.acquire("plan", "two", 60)
+        assert not store.acquire("plan", "one", 60)
+
+    def test_only_its_owner_gives_it_back(self, store: Store) -> None:
+        store.acquire("plan", "one", 60)
+        store.release("plan", "two")
+        store.release("never taken", "two")
+        assert not store.acquire("plan", "two", 60)
+
+    def test_after_its_time_it_is_anybodys(self, store: Store) -> None:
+        assert store.acquire("plan", "one", 0.02)
+        wait_until(lambda: store.acquire("plan", "two", 60))
+        store.release("plan", "one")  # too late: it is another's by now
+        assert not store.acquire("plan", "one", 60)
+
+    def test_its_owner_renews_it(self, store: Store) -> None:
+        assert store.acquire("plan", "one", 0.05)
+        assert store.acquire("plan", "one", 60)
+        time.sleep(0.06)
+        assert not store.acquire("plan", "two", 60)
+
+    def test_it_is_no_entry_and_outlasts_them(self, store: Store) -> None:
+        store.put("plan", b"a plan")
+        store.acquire("plan", "one", 60)
+        assert store.get("plan") == b"a plan"
+        store.clear()
+        assert len(store) == 0
+        assert not store.acquire("plan", "two", 60)
+
+    def test_of_many_threads_one_gets_it(self, store: Store) -> None:
+        got: list[bool] = []
+        start = threading.Barrier(8)
+
+        def take(owner: str) -> None:
+            start.wait()
+            got.append(store.acquire("plan", owner, 60))
+
+        threads = [threading.Thread(target=take, args=(str(number),)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(got) == [False] * 7 + [True]
+
+    def test_those_who_share_a_lasting_store_share_its_locks(
+        self, store: Store, open_store: Callable[[], Store], request: pytest.FixtureRequest
+    ) -> None:
+        alone = "memory" in request.node.callspec.id
+        with open_store() as other:
+            assert store.acquire("plan", "one", 60)
+            assert other.acquire("plan", "two", 60) == alone
+            store.release("plan", "one")
+            assert other.acquire("plan", "two", 60)
+            assert store.acquire("plan", "one", 60) == alone
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 LIMITED: dict[str, Callable[[Path, int], Store]] = {
     "memory": lambda _, max_bytes: MemoryStore(max_bytes),
+    "memory-by-cost": lambda _, max_bytes: MemoryStore(max_bytes, "cost"),  # all costs equal: the same as LRU
     "sqlite": lambda folder, max_bytes: SqliteStore(folder / "plans.sqlite", max_bytes=max_bytes),
 }
 

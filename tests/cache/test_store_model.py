@@ -101,6 +101,15 @@ class LimitedMemoryMachine(StoreMachine):
         return MemoryStore(100)
 
 
+class LimitedCostMachine(StoreMachine):
+    """All cost the same per byte, that is nothing: then the least recently used goes first."""
+
+    limit = 100
+
+    def open(self) -> Store:
+        return MemoryStore(100, "cost")
+
+
 class SqliteMachine(FileMachine):
     def open(self) -> Store:
         return SqliteStore(self.path)
@@ -122,11 +131,19 @@ class LayeredMachine(FileMachine):
 
 QUICK = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-for machine in (MemoryMachine, LimitedMemoryMachine, SqliteMachine, LimitedSqliteMachine, LayeredMachine):
+for machine in (
+    MemoryMachine,
+    LimitedMemoryMachine,
+    LimitedCostMachine,
+    SqliteMachine,
+    LimitedSqliteMachine,
+    LayeredMachine,
+):
     machine.TestCase.settings = QUICK
 
 TestMemory = MemoryMachine.TestCase
 TestLimitedMemory = LimitedMemoryMachine.TestCase
+TestLimitedByCost = LimitedCostMachine.TestCase
 TestSqlite = SqliteMachine.TestCase
 TestLimitedSqlite = LimitedSqliteMachine.TestCase
 TestLayered = LayeredMachine.TestCase
