@@ -28,11 +28,13 @@ __all__ = ["Elimination", "Observed", "eliminate"]
 # Share of a group's units that go at a time.
 _BLOCK: Final = 0.05
 _TINY: Final = 1e-12
+# Rows of a matrix that are worked on at a time.
+_STRIP: Final = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observed:
-    """What one reader sees of a group.
+    """What one reader sees of a group. `eliminate` works in the memory of both matrices, and leaves nothing of them.
 
     Attributes
     ----------
@@ -72,7 +74,10 @@ class Elimination:
 
 
 def eliminate(units: int, observed: Sequence[Observed], ridge: float) -> Elimination:
-    """Order `units` units by what their readers lose; `ridge` is relative to the mean variance of what is read."""
+    """Order `units` units by what their readers lose; `ridge` is relative to the mean variance of what is read.
+
+    The matrices of `observed` are used up.
+    """
     readers = [_Reader(seen, ridge) for seen in observed]
     left = np.arange(units)
     step = max(int(units * _BLOCK), 1)
@@ -95,17 +100,19 @@ def eliminate(units: int, observed: Sequence[Observed], ridge: float) -> Elimina
 
 
 class _Reader:
-    """What one reader still reads: Q and the folded W^T W of the units that are left."""
+    """What one reader still reads: Q and the folded W^T W of the units that are left.
+
+    Two matrices, of thousands of units: both stay where they came in, and shrink in place.
+    """
 
     def __init__(self, seen: Observed, ridge: float) -> None:
         self.units = seen.units
         variance = float(np.trace(seen.covariance)) / max(len(seen.units), 1)
-        # Matrices of thousands of units: what can be done in place is.
-        regularised = seen.covariance.copy()
-        regularised[np.diag_indices_from(regularised)] += ridge * variance + _TINY
-        self._precision = np.linalg.inv(regularised)
         unit = float(np.vdot(seen.gram, seen.covariance)) if seen.unit is None else seen.unit
-        self._gram = seen.gram / max(unit, _TINY)
+        self._precision, self._gram = seen.covariance, seen.gram
+        self._precision[np.diag_indices_from(self._precision)] += ridge * variance + _TINY
+        _invert(self._precision)
+        self._gram /= max(unit, _TINY)
 
     def prices(self) -> NDArray[np.float64]:
         """Return what each unit that is left would cost alone."""
@@ -118,16 +125,43 @@ class _Reader:
         if not goes.any():
             return 0.0
         out, stay = np.flatnonzero(goes), np.flatnonzero(~goes)
-        precision, gram = self._precision, self._gram
-        variance = np.linalg.inv(precision[np.ix_(out, out)])
-        across = precision[np.ix_(out, stay)]
+        variance = np.linalg.inv(self._precision[np.ix_(out, out)])
+        lost = self._gram[np.ix_(out, out)]
+        across = self._precision[np.ix_(out, stay)]
         prediction = -variance @ across
         # W_S becomes W_S + W_P B, so its product with itself gains W_S W_P B, its transpose, and B W_P W_P B.
-        half = (gram[np.ix_(stay, out)] + 0.5 * prediction.T @ gram[np.ix_(out, out)]) @ prediction
-        self._gram = gram[np.ix_(stay, stay)]
-        self._gram += half
-        self._gram += half.T
-        self._precision = precision[np.ix_(stay, stay)]
-        self._precision -= across.T @ (variance @ across)
+        half = self._gram[np.ix_(stay, out)] + 0.5 * prediction.T @ lost
+        self._precision, self._gram = _shrunk(self._precision, stay), _shrunk(self._gram, stay)
+        for strip in _strips(len(stay)):
+            self._precision[strip] += across[:, strip].T @ prediction
+            change = half[strip] @ prediction
+            self._gram[strip] += change
+            self._gram[:, strip] += change.T
         self.units = self.units[stay]
-        return float(np.sum(gram[np.ix_(out, out)] * variance))
+        return float(np.sum(lost * variance))
+
+
+def _invert(matrix: NDArray[np.float64]) -> None:
+    """Invert a symmetric positive definite matrix in place, by block Gauss-Jordan elimination."""
+    for pivot in _strips(len(matrix)):
+        inverse = np.linalg.inv(matrix[pivot, pivot])
+        row = inverse @ matrix[pivot]
+        column = matrix[:, pivot].copy()
+        for strip in _strips(len(matrix)):
+            if strip != pivot:
+                matrix[strip] -= column[strip] @ row
+        matrix[:, pivot] = column @ -inverse
+        matrix[pivot] = row
+        matrix[pivot, pivot] = inverse
+
+
+def _shrunk(matrix: NDArray[np.float64], stay: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the part `stay` (ascending) of a matrix's rows and columns, as a view: moved to its upper left."""
+    for strip in _strips(len(stay)):
+        # No row is moved over one that is still to be moved.
+        matrix[strip, : len(stay)] = matrix[np.ix_(stay[strip], stay)]
+    return matrix[: len(stay), : len(stay)]
+
+
+def _strips(size: int) -> list[slice]:
+    return [slice(start, min(start + _STRIP, size)) for start in range(0, size, _STRIP)]

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
-from cloud_pruner.segments import BATCH
 from edge_runtime.flatmodel import Fold, LayerCut
+from edge_runtime.flatmodel.kept_channels import KeptChannels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -65,25 +65,48 @@ class FoldFitter:
         self._segments, self._groups, self._inputs, self.weights = segments, groups, inputs, weights
         readers = [(group, reader) for group in groups for reader in group.readers]
         self._readers = sorted(readers, key=lambda pair: pair[1].operator)
-        self._rows = self._base_rows()
+        # What the base's layers read, in `_rows`' shape, less its means.
+        self._centres: dict[Reader, NDArray[np.float32]] = {}
+        self._rows: dict[Reader, NDArray[np.float32]] = {}
+        for _, reader, read in self._reading(tuple):
+            rows = _rows(read, reader.axis, reader.places)
+            self._centres[reader] = (_each(rows, weights) @ _flat(rows)).astype(np.float32)
+            rows -= self._centres[reader]
+            self._rows[reader] = rows
 
-    def _base_rows(self) -> dict[Reader, NDArray[np.float32]]:
-        """Return reader -> `(images, pixels, units read) float32` of the base."""
-        tensors = sorted({reader.tensor for _, reader in self._readers}, key=self._segments.position.__getitem__)
-        rows: dict[Reader, list[NDArray[np.float32]]] = {reader: [] for _, reader in self._readers}
-        if not tensors:
-            return {}
-        model = self._segments.whole(self._segments.boundary, *tensors)
-        for start in range(0, len(self._inputs), BATCH):
-            values = dict(zip(tensors, model.run(self._inputs[start : start + BATCH]), strict=True))
-            for _, reader in self._readers:
-                rows[reader].append(_rows(values[reader.tensor], reader.axis, reader.places))
-        return {reader: np.concatenate(parts) for reader, parts in rows.items()}
+    def _reading(
+        self, cuts: Callable[[], Sequence[LayerCut]], first: int = -1
+    ) -> Iterator[tuple[PrunableGroup, Reader, NDArray[np.float32]]]:
+        """Yield each group and reader, in order of computation, with what it reads: `(images, ...) float32`.
+
+        `cuts`, asked at each, says how the network is cut up to there. Readers of what is computed before operator
+        `first` are left out.
+        """
+        segments = self._segments
+        state, values = segments.boundary, self._inputs
+        for group, reader in self._readers:
+            position = segments.position[reader.tensor]
+            separator = segments.separator_before(position + 1)
+            if separator != state:
+                (values,) = segments.run(state, [separator], cuts(), values)
+                state = separator
+            if position >= first:
+                (read,) = segments.run(state, [reader.tensor], cuts(), values)
+                yield group, reader, read
+
+    def _means(self, reader: Reader) -> NDArray[np.float64]:
+        """Return the means `(units read,)` of what a reader reads in the base, less `_centres`."""
+        rows = self._rows[reader]
+        means: NDArray[np.float64] = (_each(rows, self.weights) @ _flat(rows)).astype(np.float64)
+        return means
 
     def covariance(self, reader: Reader) -> NDArray[np.float64]:
         """Return the covariance `(units read, units read)` of what a reader reads in the base."""
-        centred, _ = _centred(self._rows[reader], self.weights)
-        return (centred.T @ centred).astype(np.float64)
+        rows, means = self._rows[reader], self._means(reader)
+        scaled = _flat(rows) * np.sqrt(_each(rows, self.weights))[:, None]
+        covariance = (scaled.T @ scaled).astype(np.float64)
+        covariance -= np.outer(means, means)
+        return covariance
 
     def cuts(self, kept: Mapping[int, NDArray[np.int64]], folding: Folding) -> tuple[LayerCut, ...]:
         """Return the cuts that keep `kept` (group number -> units, ascending), with folds.
@@ -115,9 +138,8 @@ class FoldFitter:
             read = dict(
                 zip(tensors, self._segments.run(self._segments.boundary, tensors, cuts, self._inputs), strict=True)
             )
-            every = self._every_unit(cuts)
             for reader in group.readers:
-                rows[reader] = _rows(read[reader.tensor], reader.axis, self._kept_places(reader, every))
+                rows[reader] = _rows(read[reader.tensor], reader.axis, self._kept_places(reader, cuts))
 
         def cut(kept: NDArray[np.int64]) -> LayerCut:
             folds: list[Fold] = []
@@ -132,17 +154,11 @@ class FoldFitter:
 
         return cut
 
-    def _every_unit(self, cuts: Sequence[LayerCut]) -> dict[int, NDArray[np.int64]]:
-        """Return group number -> kept units: all, but for those of groups that are cut."""
-        channels = self._segments.base.channels
-        kept = {group.group: np.arange(group.units) for group in self._groups}
-        return kept | {channels.group_of(cut.tensor): cut.kept for cut in cuts}
-
     def alone(self, group: PrunableGroup, kept: NDArray[np.int64]) -> LayerCut:
         """Return the cut of one group with linear folds into its readers, all else as in the base."""
         folds = []
         for reader in group.readers:
-            rows = self._rows[reader]
+            rows = self._rows[reader] + self._centres[reader]
             folds.append(self._linear_fold(reader, kept, rows[..., np.isin(reader.units, kept)]))
         return LayerCut(group.tensor, group.units, kept, tuple(folds))
 
@@ -152,53 +168,48 @@ class FoldFitter:
         pruned: Sequence[PrunableGroup],
         folds: Mapping[int, list[Fold]],
     ) -> None:
-        segments, channels = self._segments, self._segments.base.channels
+        channels = self._segments.base.channels
         # Nothing differs from the base before the first layer that loses outputs or inputs.
         changed = min(
             index
             for group in pruned
             for index in (*channels.groups[group.group].producers, *(reader.operator for reader in group.readers))
         )
-        state, values = segments.boundary, self._inputs
-        for group, reader in self._readers:
-            if segments.position[reader.tensor] < changed:
-                continue
-            cuts = _cuts(self._groups, kept, folds)
-            separator = segments.separator_before(segments.position[reader.tensor] + 1)
-            if separator != state:
-                (values,) = segments.run(state, [separator], cuts, values)
-                state = separator
-            (read,) = segments.run(state, [reader.tensor], cuts, values)
-            places = self._kept_places(reader, kept)
-            rows = _rows(read, reader.axis, places)
+
+        def cuts() -> tuple[LayerCut, ...]:
+            return _cuts(self._groups, kept, folds)
+
+        for group, reader, read in self._reading(cuts, changed):
+            rows = _rows(read, reader.axis, self._kept_places(reader, cuts()))
             folds[group.group].append(self._linear_fold(reader, kept[group.group], rows))
 
-    def _kept_places(self, reader: Reader, kept: Mapping[int, NDArray[np.int64]]) -> NDArray[np.int64]:
+    def _kept_places(self, reader: Reader, cuts: Sequence[LayerCut]) -> NDArray[np.int64]:
         """Return `(positions, kept units read) int64`: where the kept units are along the axis as cut."""
         channels = self._segments.base.channels
-        labels = channels.axes[reader.tensor][reader.axis]
-        stays = np.ones(channels.units + 1, dtype=bool)  # the last answers for channels that always stay
-        for number, units in kept.items():
-            group = channels.groups[number]
-            stays[group.first : group.first + group.units] = False
-            stays[group.first + units] = True
-        after = np.cumsum(stays[labels]) - 1
-        return after[reader.places[:, stays[labels[reader.places[0]]]]]
+        kept = KeptChannels(channels, {channels.group_of(cut.tensor): cut for cut in cuts}).axes(reader.tensor)
+        if reader.axis not in kept:
+            return reader.places
+        left = kept[reader.axis]
+        return np.searchsorted(left, reader.places[:, np.isin(reader.places[0], left)])
 
     def _mean_fold(self, reader: Reader, kept: NDArray[np.int64]) -> Fold:
-        _, means = _centred(self._rows[reader], self.weights)
-        lost = means[~np.isin(reader.units, kept)]
-        return Fold.of(reader.weight, np.zeros((len(lost), 0)), lost)
+        lost = ~np.isin(reader.units, kept)
+        means = (self._means(reader) + self._centres[reader])[lost]
+        return Fold.of(reader.weight, np.zeros((len(means), 0)), means)
 
     def _linear_fold(self, reader: Reader, kept: NDArray[np.int64], rows: NDArray[np.float32]) -> Fold:
-        """Fit a fold; `rows` `(images, pixels, kept units read)` are those of the cut network."""
+        """Fit a fold; `rows` `(images, pixels, kept units read)`, used up, are those of the cut network."""
         if not rows.shape[2]:  # what else the layer reads is left
             return self._mean_fold(reader, kept)
-        base, base_means = _centred(self._rows[reader], self.weights)
-        cut, cut_means = _centred(rows, self.weights)
-        stays = np.flatnonzero(np.isin(reader.units, kept))
+        weights, cut = _each(rows, self.weights), _flat(rows)
+        cut_means = weights @ cut
+        roots = np.sqrt(weights)[:, None]
+        cut -= cut_means
+        cut *= roots
         within = (cut.T @ cut).astype(np.float64)
-        between = (base.T @ cut).astype(np.float64)
+        cut *= roots  # the base's rows need no weights then, nor another mean
+        between = (_flat(self._rows[reader]).T @ cut).astype(np.float64)
+        stays = np.flatnonzero(np.isin(reader.units, kept))
         between[stays] -= within
         scale = float(np.mean(np.diag(within)))
         if scale <= 0.0:
@@ -206,7 +217,7 @@ class FoldFitter:
         else:
             within[np.diag_indices_from(within)] += RIDGE * scale
             corrections = np.linalg.solve(within, between.T).T.astype(np.float64)
-        offsets = base_means - corrections @ cut_means
+        offsets = self._means(reader) + self._centres[reader] - corrections @ cut_means
         offsets[stays] -= cut_means
         return Fold.of(reader.weight, corrections, offsets)
 
@@ -232,12 +243,11 @@ def _rows(values: NDArray[np.float32], axis: int, places: NDArray[np.int64]) -> 
     return rows
 
 
-def _centred(
-    rows: NDArray[np.float32], weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return `(images * pixels, units) float32`, centred and times the root of its weight, and the means `(units,)`."""
-    _, pixels, units = rows.shape
-    means: NDArray[np.float64] = np.einsum("i,iu->u", weights, rows.mean(axis=1, dtype=np.float64))
-    centred = (rows - means.astype(np.float32)).reshape(-1, units)
-    centred *= np.sqrt(np.repeat(weights / pixels, pixels)).astype(np.float32)[:, None]
-    return centred, means
+def _flat(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows `(images, pixels, units)` as `(images * pixels, units)`, the same memory."""
+    return rows.reshape(-1, rows.shape[2])
+
+
+def _each(rows: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return what each of the flat `rows` counts, `(images * pixels,)`, where images count `weights`."""
+    return np.repeat(weights / rows.shape[1], rows.shape[1]).astype(np.float32)

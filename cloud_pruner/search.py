@@ -7,6 +7,7 @@ takes *profile* images.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ from cloud_pruner.path_search import search_path, stations
 from cloud_pruner.progress import no_progress
 from cloud_pruner.segments import Segments, load
 from cloud_pruner.sensitivity import gram, scaled, weighted_by_gradients
+from edge_runtime.flatmodel import LayerCut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,14 +32,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cloud_pruner.allocation import CutPath, Objective
+    from cloud_pruner.elimination import Elimination
     from cloud_pruner.fold_fitting import Folding
-    from cloud_pruner.groups import Reader
+    from cloud_pruner.groups import PrunableGroup, Reader
     from cloud_pruner.loss_tests import PairedCounts
     from cloud_pruner.methods import Method
-    from cloud_pruner.profile import Profile
+    from cloud_pruner.profile import LayerProfile, Profile, Split
     from cloud_pruner.progress import Progress
     from cloud_pruner.variants import Usage
-    from edge_runtime.flatmodel import LayerCut
     from edge_runtime.interpreter import LoadedModel
 
     _Found: TypeAlias = tuple[tuple[LayerCut, ...], list[float | None], list[Callable[[], tuple[LayerCut, ...]]]]
@@ -46,14 +48,13 @@ __all__ = ["LayerChoice", "SearchResult", "Searcher"]
 
 # Cuts on the way to the one that was found, itself included, for certification to walk along.
 _STATIONS: Final = 4
-# Which part of epsilon the search along a path may use up: it tries many cuts, and the one that passes on the select
-# images is among those that these images flatter.
-_AIM: Final = 0.5
 # How often folds are fitted to one choice of units, with more weight on the classes that lost more than others the
 # time before; by which factor per loss, and beyond which loss that is given up.
 _ROUNDS: Final = 2
 _EMPHASIS: Final = 15.0
 _HOPELESS: Final = 0.12
+# Up to so many units a layer's W^T W is kept for later requests: 8 MB. Beyond, it is worked out again.
+_REMEMBERED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class Searcher:
         Parameters
         ----------
         epsilon
-            Top-1 accuracy that each class may lose on the select images; variant L uses up a part of it only (`_AIM`).
+            Top-1 accuracy that each class may lose on the select images; variant L uses up less (`_aim`).
         folding
             What becomes of pruned units; None: what the method does.
         objective
@@ -127,7 +128,7 @@ class Searcher:
         folding = method.folding if folding is None else folding
         split = self.profile.splits["select"]
         if method.variant is None:
-            aim = _AIM * epsilon
+            aim = _aim(epsilon, split, usage)
             found = self._along_path(usage, aim, Judge(split, usage, aim), folding, objective, progress)
         else:
             judge = Judge(split, usage, epsilon)
@@ -141,6 +142,20 @@ class Searcher:
             for layer, figure in zip(self.profile.layers, figures, strict=True)
         )
         return SearchResult(cuts, layers, tuple(path), time.perf_counter() - start)
+
+    def fitted(self, usage: Usage, kept: Mapping[int, NDArray[np.int64]], folding: Folding) -> tuple[LayerCut, ...]:
+        """Return the cuts that keep `kept` (group number -> units, ascending), with folds for `usage`.
+
+        Raises
+        ------
+        PlanError
+            They would leave some axis of the network without channels.
+        """
+        if folding == "none":
+            groups = [self.profile.groups[layer.group] for layer in self.profile.layers]
+            pruned = [group for group in groups if len(kept[group.group]) < group.units]
+            return tuple(LayerCut(group.tensor, group.units, kept[group.group]) for group in pruned)
+        return self._fitter(usage).cuts(kept, folding)
 
     def count(self, cuts: Sequence[LayerCut] | None, usage: Usage, split: str) -> dict[int, PairedCounts]:
         """Count what base and cut get right of each class of `usage` on the images of `split`; None: as the base."""
@@ -211,24 +226,26 @@ class Searcher:
     def _path(self, usage: Usage, fitter: FoldFitter, objective: Objective) -> CutPath:
         profile = self.profile
         groups = [profile.groups[layer.group] for layer in profile.layers]
-        eliminations = {}
-        for layer, group in zip(profile.layers, groups, strict=True):
-            if not group.readers:  # nobody could make up for its units, or tell what they are worth
-                continue
-            covariances = {reader: fitter.covariance(reader) for reader in group.readers}
-            if profile.taylor:
-                observed = [
-                    weighted_by_gradients(reader, covariance, self._gram(reader), profile.taylor[reader.tensor], usage)
-                    for reader, covariance in covariances.items()
-                ]
-                eliminations[group.group] = eliminate(group.units, observed, RIDGE)
-                continue
-            observed = [
-                Observed(reader.units, covariance, self._gram(reader)) for reader, covariance in covariances.items()
-            ]
-            sensitivity = layer.sensitivities[:, usage.labels].mean(axis=1)
-            eliminations[group.group] = scaled(eliminate(group.units, observed, RIDGE), group.units, sensitivity)
+        eliminations = {
+            group.group: self._elimination(layer, group, usage, fitter)
+            for layer, group in zip(profile.layers, groups, strict=True)
+            if group.readers  # else nobody could make up for its units, or tell what they are worth
+        }
         return allocate(profile.base, groups, eliminations, objective)
+
+    def _elimination(self, layer: LayerProfile, group: PrunableGroup, usage: Usage, fitter: FoldFitter) -> Elimination:
+        """Return the order of a group's units, with errors that can be compared across groups."""
+        taylor, observed = self.profile.taylor, []
+        for reader in group.readers:
+            covariance, weights = fitter.covariance(reader), self._gram(reader)
+            if taylor:
+                observed.append(weighted_by_gradients(reader, covariance, weights, taylor[reader.tensor], usage))
+            else:
+                observed.append(Observed(reader.units, covariance, weights))
+        elimination = eliminate(group.units, observed, RIDGE)
+        if taylor:
+            return elimination
+        return scaled(elimination, group.units, layer.sensitivities[:, usage.labels].mean(axis=1))
 
     def _fitter(self, usage: Usage) -> FoldFitter:
         """Return what fits folds: on all the user's profile images, each class counting alike.
@@ -243,9 +260,24 @@ class Searcher:
         return FoldFitter(self._segments, groups, inputs, weights)
 
     def _gram(self, reader: Reader) -> NDArray[np.float64]:
+        """Return a layer's W^T W, to be used up."""
         if reader not in self._grams:
-            self._grams[reader] = gram(self.profile.base, reader)
-        return self._grams[reader]
+            found = gram(self.profile.base, reader)
+            if len(found) > _REMEMBERED:
+                return found
+            self._grams[reader] = found
+        return self._grams[reader].copy()
+
+
+def _aim(epsilon: float, split: Split, usage: Usage) -> float:
+    """Return what a search along a path lets each class lose: epsilon less one standard error of a loss of epsilon.
+
+    It tries many cuts, and the one that passes is among those that the *select* images flatter: the more so the fewer
+    they are. Lost answers are counted like events that are rare and independent: of n images epsilon n, give or take
+    its root.
+    """
+    images = min(len(split.labels[split.rows(label)]) for label in usage.labels.tolist())
+    return max(epsilon - math.sqrt(epsilon / images), 0.0)
 
 
 def _answers(model: LoadedModel) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -98,8 +98,9 @@ class Segments:
         """Run `values` `(n, ...)`, the activation `source` as cut, and return each of `targets` as cut."""
         if tuple(targets) in {(), (source,)}:
             return [values for _ in targets]
-        part = self.part(source, *targets)
-        return load(part, cuts, len(values)).run(values)
+        # The base itself is run once for a user, so it is not kept loaded.
+        threads = 1 if cuts else os.cpu_count() or 1
+        return load(self.part(source, *targets), cuts, len(values), threads).run(values)
 
 
 def load(part: Part, cuts: Sequence[LayerCut], images: int, threads: int = 1) -> LoadedModel:

@@ -114,13 +114,16 @@ def weighted_by_gradients(
     """Return what a reader sees, with errors in terms of the loss: as the network's gradients weigh them.
 
     A unit's centred Taylor score over its variance says what a squared error in it costs. The layer's W^T W, which says
-    how errors of units add up, is scaled to have that on its diagonal. Errors can then be compared across groups.
+    how errors of units add up, is scaled in place to have that on its diagonal. Errors can then be compared across
+    groups.
     """
     alike = Usage(usage.labels, np.full(len(usage.labels), 1.0 / len(usage.labels)))
     scores = moments.scores(alike)[reader.places].sum(axis=0)
     costs = scores / np.maximum(np.diag(covariance), _TINY)
     factors = np.sqrt(costs / np.maximum(np.diag(gram), _TINY))
-    return Observed(reader.units, covariance, gram * factors[:, None] * factors[None, :], unit=1.0)
+    gram *= factors[:, None]
+    gram *= factors[None, :]
+    return Observed(reader.units, covariance, gram, unit=1.0)
 
 
 def _outputs(segments: Segments, cuts: Sequence[LayerCut], inputs: NDArray[np.float32]) -> NDArray[np.float32]:

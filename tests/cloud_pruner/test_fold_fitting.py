@@ -69,7 +69,7 @@ def test_a_linear_fold_is_the_textbook_s_ridge_regression(digits_profile, seed, 
     rng = np.random.default_rng(seed)
     fitter = Searcher(digits_profile)._fitter(USAGE)
     _, reader = fitter._readers[seed % len(fitter._readers)]
-    wanted = fitter._rows[reader].astype(np.float64)
+    wanted = fitter._rows[reader].astype(np.float64) + fitter._centres[reader]
     images, pixels, units = wanted.shape
     if uneven:
         fitter.weights = rng.dirichlet(np.ones(images))
@@ -78,13 +78,25 @@ def test_a_linear_fold_is_the_textbook_s_ridge_regression(digits_profile, seed, 
     there = (
         wanted[..., kept] * rng.uniform(0.5, 1.5, len(kept)) + rng.normal(0, 0.1, (images, pixels, len(kept)))
     ).astype(np.float32)
-    fold = fitter._linear_fold(reader, kept, there)
+    fold = fitter._linear_fold(reader, kept, there.copy())
     flat = there.reshape(images * pixels, -1).astype(np.float64)
     weights = np.repeat(fitter.weights / pixels, pixels)
     expected = ridge_fit(flat, wanted.reshape(images * pixels, -1), np.isin(np.arange(units), kept), weights)
     assert fold.weight == reader.weight
     assert fold.coefficients.shape == (units, len(kept))
     assert_is(fold, expected)
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_covariances_are_those_of_what_layers_read(digits_profile, uneven):
+    fitter, plain = Searcher(digits_profile)._fitter(USAGE), plain_of(digits_profile)
+    if uneven:
+        fitter.weights = np.random.default_rng(0).dirichlet(np.ones(len(fitter.weights)))
+    for _, reader in fitter._readers:
+        read = plain._read(digits_profile.base.content, reader)
+        weights = np.repeat(fitter.weights, read.shape[1])
+        expected = np.cov(read.reshape(-1, read.shape[2]).T, bias=True, aweights=weights)
+        np.testing.assert_allclose(fitter.covariance(reader), expected, atol=1e-5 * np.abs(expected).max())
 
 
 STRUCTURES = [projection_first, padded_shortcut, joined, joined_alike, read_unequally]
@@ -295,12 +307,13 @@ def test_large_maps_are_looked_at_in_some_pixels_of_every_column():
     inputs = np.random.default_rng(1).normal(size=(2, 40, 32, 1)).astype(np.float32)
     fitter = fitter_of(base, inputs)
     _, reader = fitter._readers[0]
-    rows = fitter._rows[reader]
+    rows = fitter._rows[reader] + fitter._centres[reader]
     assert rows.shape == (2, 61, 3)
     (whole,) = fitter._segments.run(base.graph.inputs[0], [reader.tensor], [], inputs)
     chosen = [(number // 32, number % 32) for number in range(0, 40 * 32, 21)]
     assert len({column for _, column in chosen}) == 32
-    np.testing.assert_array_equal(rows[0], [whole[0, row, column] for row, column in chosen])
+    expected = [whole[0, row, column] for row, column in chosen]
+    np.testing.assert_allclose(rows[0], expected, atol=1e-6 * np.abs(expected).max())
 
 
 def test_the_same_network_gives_the_same_folds_again(digits_profile):

@@ -8,6 +8,7 @@ import pytest
 from cloud_pruner.elimination import Elimination, Observed, eliminate
 from cloud_pruner.fold_fitting import RIDGE
 from cloud_pruner.groups import prunable_groups
+from cloud_pruner.images import split_per_class
 from cloud_pruner.search import Searcher
 from cloud_pruner.sensitivity import SHARES, gram, scaled, sensitivities
 from cloud_pruner.variants import Usage
@@ -24,9 +25,9 @@ ALL = Usage(np.arange(10), np.full(10, 0.1))
 
 
 def first_images():
-    """The first 20 images of each class that the networks were trained on: those that sensitivities are measured on."""
+    """The first 20 profile images of each class: those that sensitivities are measured on."""
     images = digit_images()["trained_on"]
-    rows = np.concatenate([np.flatnonzero(images.labels == label)[:20] for label in range(10)])
+    rows = split_per_class(images.labels, {"profile": 20})["profile"]
     return PREPROCESSING.apply(images.pixels[rows]), images.labels[rows]
 
 
@@ -112,11 +113,17 @@ def test_gram_sums_over_outputs_positions_and_places(digits_profile):
             np.testing.assert_allclose(gram(base, reader), expected, rtol=1e-9)
 
 
-def test_a_layer_that_reads_two_groups_has_a_gram_for_each(tmp_path):
+@pytest.mark.parametrize("remembered", [0, 1024])
+def test_a_layer_that_reads_two_groups_has_a_gram_for_each(tmp_path, remembered, monkeypatch):
+    """And they are the same again when the first has been used up."""
+    monkeypatch.setattr("cloud_pruner.search._REMEMBERED", remembered)
     searcher = Searcher(profile_of(joined, tmp_path / "profile"))
     for group in searcher.profile.groups.values():
         for reader in group.readers:
-            np.testing.assert_array_equal(searcher._gram(reader), gram(searcher.profile.base, reader))
+            for _ in range(2):
+                found = searcher._gram(reader)
+                np.testing.assert_array_equal(found, gram(searcher.profile.base, reader))
+                found[:] = np.nan
 
 
 class TestScaling:
