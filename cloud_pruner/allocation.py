@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cloud_pruner.elimination import Elimination
     from cloud_pruner.groups import PrunableGroup
-    from edge_runtime.flatmodel import BaseModel
+    from edge_runtime.flatmodel import BaseModel, LayerCut
 
 __all__ = ["OBJECTIVES", "CutPath", "Objective", "WeightCosts", "allocate"]
 
@@ -70,6 +70,7 @@ class WeightCosts:
 
     def __init__(self, base: BaseModel, objective: Objective) -> None:
         channels, graph = base.channels, base.graph
+        self._channels = channels
         figures = _figures(base, objective)
         self._costs: list[tuple[float, dict[int, NDArray[np.int32]]]] = []
         self._of_group: dict[int, list[int]] = {number: [] for number in range(len(channels.groups))}
@@ -91,6 +92,14 @@ class WeightCosts:
     def total(self, stays: NDArray[np.bool_]) -> float:
         """Return the cost of everything; `stays` `(units + 1,)`, the last for channels that always stay."""
         return self.fixed + sum(self._cost(number, stays) for number in range(len(self._costs)))
+
+    def relative(self, cuts: Sequence[LayerCut]) -> float:
+        """Return the cost of the base as cut, relative to its own; what folds add is left out."""
+        stays = np.ones(self.units + 1, dtype=bool)
+        whole = self.total(stays)
+        for cut in cuts:
+            stays[self._channels.groups[self._channels.group_of(cut.tensor)].first + cut.pruned] = False
+        return self.total(stays) / whole
 
     def of_group(self, group: int, stays: NDArray[np.bool_]) -> float | None:
         """Return the cost of the constants that a group has a part in; None where an axis would be empty."""

@@ -37,12 +37,15 @@ class Method:
         through all layers.
     folding
         What becomes of pruned units unless a request says otherwise.
+    weighted
+        Whether it matters how often each class comes up.
     """
 
     name: str
     description: str
     variant: VariantMaker | None
     folding: Folding
+    weighted: bool = True
 
 
 def _basic(profile: Profile, epsilon: float, progress: Progress) -> Variant:
@@ -57,7 +60,13 @@ def _always(variant: Variant) -> VariantMaker:
 VARIANTS: Final[dict[str, Method]] = {
     method.name: method
     for method in (
-        Method("B", "intersection of sets found offline for each class (CAP'NN, Algorithm 1)", _basic, "none"),
+        Method(
+            "B",
+            "intersection of sets found offline for each class (CAP'NN, Algorithm 1)",
+            _basic,
+            "none",
+            weighted=False,
+        ),
         Method("W", "threshold on usage-weighted firing rates (CAP'NN, Algorithm 2)", _always(Weighted()), "none"),
         *(
             Method(
@@ -68,7 +77,7 @@ VARIANTS: Final[dict[str, Method]] = {
             )
             for variant in map(Miseffectual, MISEFFECTUAL_RULES)
         ),
-        Method("L", "one path through all layers, with linear folds", None, "linear"),
+        Method("L", "one path through all layers, with linear folds", None, "linear", weighted=False),
     )
 }
 

@@ -5,76 +5,42 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from threadpoolctl import threadpool_limits
 
-from cache import exact_key
+from cloud_pruner.allocation import WeightCosts
+from cloud_pruner.asked import Asked
 from cloud_pruner.certification import walk
 from cloud_pruner.errors import CertificationError
+from cloud_pruner.judge import losses_allowed
 from cloud_pruner.loss_tests import LOSS_TESTS
-from cloud_pruner.methods import method_named
+from cloud_pruner.near_hits import NEAR_SHARE, NearHit, NearHits
+from cloud_pruner.personalized import Personalized, decode, encode, fields_of
 from cloud_pruner.progress import no_progress
-from cloud_pruner.requests import checked_usage
 from cloud_pruner.search import Searcher
 from edge_runtime.certificate import Certificate
-from edge_runtime.digests import check_digest, digest_of
-from edge_runtime.errors import EdgeError
+from edge_runtime.digests import digest_of
+from edge_runtime.errors import PlanError
 from edge_runtime.flatmodel import PruningPlan, read_graph
-from edge_runtime.messages import pack, unpack
 from edge_runtime.wire import ClassFigures, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from cache import PlanCache
     from cloud_pruner.allocation import Objective
     from cloud_pruner.certification import Walk
-    from cloud_pruner.fold_fitting import Folding
     from cloud_pruner.loss_tests import PairedCounts
     from cloud_pruner.profile import Profile
     from cloud_pruner.progress import Progress
     from cloud_pruner.requests import PruneRequest
-    from cloud_pruner.search import SearchResult
-    from cloud_pruner.variants import Usage
+    from edge_runtime.certificate import ClassEvidence
     from edge_runtime.flatmodel import LayerCut
 
 __all__ = ["Personalized", "Personalizer", "base_manifest"]
-
-_ENTRY_VERSION = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Personalized:
-    """A cut model.
-
-    Attributes
-    ----------
-    manifest
-        What it is, and where it came from.
-    plan
-        The encoded `PruningPlan` that makes `model` from the base.
-    model
-        The .tflite file.
-    held_out
-        Per class of the request: the same figures on the *certify* images, which the search never saw; empty where the
-        profile has none.
-    shortfall
-        In one line, why no more could be certified; empty where all that the search found was, or nothing had to be.
-    layers
-        Layer name -> (units, units kept).
-    seconds
-        What this answer took.
-    """
-
-    manifest: Manifest
-    plan: bytes
-    model: memoryview
-    held_out: dict[str, ClassFigures]
-    shortfall: str
-    layers: dict[str, tuple[int, int]]
-    seconds: float
 
 
 class Personalizer:
@@ -88,13 +54,17 @@ class Personalizer:
         The opened profile of the base model.
     cache
         Where earlier results are; without one every request is searched.
+    near_hits
+        Whether results for other users may answer a request (`near_hits`), where they meet its bound.
     """
 
-    def __init__(self, profile: Profile, cache: PlanCache | None = None) -> None:
+    def __init__(self, profile: Profile, cache: PlanCache | None = None, *, near_hits: bool = True) -> None:
         self.profile = profile
         self.cache = cache
         self._searcher = Searcher(profile)
         self._searching = threading.Lock()
+        self._costs = WeightCosts(profile.base, "size")
+        self._near_hits = NearHits(profile, cache) if cache is not None and near_hits else None
 
     def personalize(self, request: PruneRequest, progress: Progress = no_progress) -> Personalized:
         """Answer a request; `progress` is called with layer, layers done and layers in all while it searches.
@@ -107,115 +77,152 @@ class Personalizer:
             There are too few certify images for any cut to be certified.
         """
         start = time.perf_counter()
-        usage = checked_usage(request.usage, self.profile.classes)
-        key = self._key(request, usage)
-        answer = self._remembered(key)
+        asked = Asked.of(self.profile, request)
+        answer = self._remembered(asked)
         if answer is None:
-            self._check_images(request, usage)
-            with self._searching:
-                # Another thread may have searched for the same while this one waited.
-                answer = self._remembered(key)
+            self._check_images(asked)
+            with ExitStack() as alone:
+                if self.cache is not None:
+                    alone.enter_context(self.cache.flight(asked.key))
+                alone.enter_context(self._searching)
+                # Others may have searched for the same while this one waited.
+                answer = self._remembered(asked, again=True)
                 if answer is None:
-                    with threadpool_limits(1):  # two BLAS threads on a busy machine are far slower than one
-                        answer = self._search(request, usage, progress)
-                    if self.cache is not None:
-                        self.cache.store(key, _encode(answer), seconds=time.perf_counter() - start)
+                    alone.enter_context(threadpool_limits(1))  # two BLAS threads on a busy machine are far slower
+                    answer = self._worked_out(asked, start, progress)
         return dataclasses.replace(answer, seconds=time.perf_counter() - start)
 
-    def _check_images(self, request: PruneRequest, usage: Usage) -> None:
+    def _remembered(self, asked: Asked, *, again: bool = False) -> Personalized | None:
+        found = self.cache.lookup(asked.key, again=again) if self.cache is not None else None
+        fields = None if found is None else fields_of(found.value)
+        answer = None if fields is None else decode(fields, self.profile.base)
+        return None if answer is None else answer.answering(asked, "exact")
+
+    def _worked_out(self, asked: Asked, start: float, progress: Progress) -> Personalized:
+        """Return a near hit, or else what a search finds; remember it."""
+        near = NearHit(None) if self._near_hits is None else self._near_hits.superset(asked)
+        if near.answer is None and self._near_hits is not None and not near.looked:
+            near = self._by_thresholds(asked, self._near_hits, start)
+        if near.answer is not None:
+            answer = near.answer
+        else:
+            answer = self._by_search(asked, 1.0 - NEAR_SHARE if near.looked else 1.0, start, progress)
+        if self.cache is not None:
+            self.cache.store(asked.key, encode(answer), seconds=time.perf_counter() - start)
+        return answer
+
+    def _by_thresholds(self, asked: Asked, near_hits: NearHits, start: float) -> NearHit:
+        """Try what users alike keep, with folds fitted for this one."""
+        count = partial(near_hits.cache.count, "thresholds")
+        alike = near_hits.kept(asked)
+        if alike is None:
+            count("miss")
+            return NearHit(None)
+        kept, seconds = alike
+        walked = None
+        try:
+            cuts = self._searcher.fitted(asked.usage, kept, asked.folding)
+            counts = self._searcher.count(cuts, asked.usage, "select")
+        except PlanError:  # some layer would be left without channels
+            count("rejected")
+            return NearHit(None)
+        if any(one.base - one.cut > losses_allowed(asked.request.epsilon, one.images) for one in counts.values()):
+            count("rejected")
+            return NearHit(None)
+        if asked.is_certified:
+            walked, _ = self._certify(asked, [lambda: cuts], NEAR_SHARE)
+            if not walked.shipped:
+                count("rejected")
+                return NearHit(None, looked=True)
+        count("hit", seconds - (time.perf_counter() - start))
+        return NearHit(self._answer(asked, "thresholds", cuts, cuts, walked, counts))
+
+    def _by_search(self, asked: Asked, share: float, start: float, progress: Progress) -> Personalized:
+        """Search, and certify what was found with a share of delta."""
+        result = self._searcher.search(
+            asked.usage,
+            asked.method,
+            asked.request.epsilon,
+            folding=asked.folding,
+            objective=cast("Objective", asked.request.objective),
+            progress=progress,
+        )
+        cuts, walked = result.cuts, None
+        if asked.is_certified:
+            walked, path = self._certify(asked, result.path, share)
+            cuts = path[walked.shipped]
+        answer = self._answer(asked, "search", cuts, result.cuts, walked)
+        if self._near_hits is not None:
+            self._near_hits.remember(asked, result, answer.found_size, time.perf_counter() - start)
+        return answer
+
+    def _certify(
+        self, asked: Asked, path: Sequence[Callable[[], tuple[LayerCut, ...]]], share: float
+    ) -> tuple[Walk, Mapping[int, tuple[LayerCut, ...]]]:
+        """Walk a path with a share of delta; return also the cuts that were come to, by number, 0 the base."""
+        request = asked.request
+        made: dict[int, tuple[LayerCut, ...]] = {0: ()}
+
+        def count(number: int) -> dict[int, PairedCounts]:
+            if not number:
+                return self._searcher.count(None, asked.usage, "certify")
+            made[number] = path[number - 1]()
+            return self._searcher.count(made[number], asked.usage, "certify")
+
+        # From the first cut on: a walk that starts further along and fails there would ship nothing.
+        test = LOSS_TESTS[request.test]
+        return walk(len(path), count, epsilon=request.epsilon, delta=share * request.delta, test=test), made
+
+    def _check_images(self, asked: Asked) -> None:
         """Raise CertificationError where nothing that prunes could be certified, before anything is searched."""
-        if request.guarantee != "certified":
+        if not asked.is_certified:
             return
-        counts = self._searcher.count(None, usage, "certify")
+        request, counts = asked.request, self._searcher.count(None, asked.usage, "certify")
         walked = walk(1, lambda _: counts, epsilon=request.epsilon, delta=request.delta, test=LOSS_TESTS[request.test])
         if walked.shortfall is not None:
             line = walked.shortfall.describe(self.profile.classes[walked.shortfall.label])
             raise CertificationError(f"{line}; or ask for guarantee 'empirical'")
 
-    def _key(self, request: PruneRequest, usage: Usage) -> str:
-        certified = request.guarantee == "certified"
-        return exact_key(
-            entry=_ENTRY_VERSION,
-            base=self.profile.base.digest,
-            profile=self.profile.digest,
-            variant=method_named(request.variant).name,
-            folding=request.folding,
-            objective=request.objective,
-            epsilon=request.epsilon,
-            guarantee=request.guarantee,
-            delta=request.delta if certified else None,
-            test=request.test if certified else None,
-            classes=tuple(usage.labels.tolist()),
-            weights=tuple(round(weight, 9) for weight in usage.weights.tolist()),
-        )
-
-    def _remembered(self, key: str) -> Personalized | None:
-        found = self.cache.lookup(key) if self.cache is not None else None
-        if found is None:
-            return None
-        try:
-            fields = unpack(found.value)
-            plan = PruningPlan.from_bytes(fields["plan"])
-            model = self.profile.base.apply(plan)
-            manifest = dataclasses.replace(Manifest.from_fields(fields["manifest"]), cache_tier=found.tier)
-            check_digest(model, manifest.digest, "cut made from a stored plan")
-            return Personalized(
-                manifest=manifest,
-                plan=fields["plan"],
-                model=model,
-                held_out={name: ClassFigures.from_fields(f, name) for name, f in fields["held_out"].items()},
-                shortfall=fields["shortfall"],
-                layers={name: (int(units), int(kept)) for name, (units, kept) in fields["layers"].items()},
-                seconds=0.0,
-            )
-        except (EdgeError, KeyError, TypeError, ValueError):
-            # Whatever is wrong with a stored entry, a search puts it right.
-            return None
-
-    def _search(self, request: PruneRequest, usage: Usage, progress: Progress) -> Personalized:
-        profile, searcher = self.profile, self._searcher
-        method = method_named(request.variant)
-        result = searcher.search(
-            usage,
-            method,
-            request.epsilon,
-            folding=cast("Folding | None", request.folding),
-            objective=cast("Objective", request.objective),
-            progress=progress,
-        )
-        cuts: tuple[LayerCut, ...] = result.cuts
-        shortfall, evidence, held_out = "", None, None
-        if request.guarantee == "certified":
-            walked, path = self._certify(request, usage, result)
-            cuts = path[walked.shipped]
-            if walked.certified is not None:
-                evidence, held_out = walked.certified.evidence(profile.classes), walked.certified.counts
-            if walked.shortfall is not None:
-                shortfall = walked.shortfall.describe(profile.classes[walked.shortfall.label])
+    def _answer(
+        self,
+        asked: Asked,
+        tier: str,
+        cuts: tuple[LayerCut, ...],
+        found: tuple[LayerCut, ...],
+        walked: Walk | None,
+        selected: Mapping[int, PairedCounts] | None = None,
+    ) -> Personalized:
+        """Emit the file of `cuts` and describe it; `found` may go further, `selected` are counts on *select* images."""
+        profile, request, classes = self.profile, asked.request, self.profile.classes
         plan = PruningPlan(profile.base.digest, cuts)
         model = profile.base.apply(plan)
         digest, parameters = digest_of(model), read_graph(model).parameters
-        certificate = None
-        if evidence is not None:
-            certificate = Certificate(
-                digest, profile.certify_digest, request.test, request.epsilon, request.delta, evidence
-            )
-        names = [profile.classes[label] for label in usage.labels.tolist()]
+        certificate, shortfall, held_out = None, "", None
+        steps: list[dict[str, ClassEvidence]] = []
+        if walked is not None:
+            steps = [step.evidence(classes) for step in walked.steps if step.number <= walked.shipped]
+            if walked.certified is not None:
+                held_out = walked.certified.counts
+                certificate = Certificate(
+                    digest, profile.certify_digest, request.test, request.epsilon, request.delta, steps[-1]
+                )
+            if walked.shortfall is not None:
+                shortfall = walked.shortfall.describe(classes[walked.shortfall.label])
         manifest = Manifest(
             digest=digest,
             bytes=len(model),
             base=profile.base.digest,
             profile=profile.digest,
-            classes=profile.classes,
+            classes=classes,
             preprocessing=profile.preprocessing,
-            usage=dict(zip(names, usage.weights.tolist(), strict=True)),
-            variant=method.name,
+            usage=asked.weights,
+            variant=asked.method.name,
             epsilon=request.epsilon,
             guarantee=request.guarantee,
             relative_size=parameters / profile.base.graph.parameters,
             parameters=parameters,
-            per_class=_figures(searcher.count(cuts, usage, "select"), profile.classes),
-            cache_tier="search",
+            per_class=_figures(selected or self._searcher.count(cuts, asked.usage, "select"), classes),
+            cache_tier=tier,
             certificate=certificate,
         )
         kept = {profile.base.channels.group_of(cut.tensor): len(cut.kept) for cut in cuts}
@@ -223,27 +230,13 @@ class Personalizer:
             manifest=manifest,
             plan=plan.to_bytes(),
             model=model,
-            held_out=_figures(held_out or searcher.count(cuts, usage, "certify"), profile.classes),
+            held_out=_figures(held_out or self._searcher.count(cuts, asked.usage, "certify"), classes),
             shortfall=shortfall,
             layers={layer.name: (layer.units, kept.get(layer.group, layer.units)) for layer in profile.layers},
+            found_size=self._costs.relative(found),
+            walk=tuple(steps),
             seconds=0.0,
         )
-
-    def _certify(
-        self, request: PruneRequest, usage: Usage, result: SearchResult
-    ) -> tuple[Walk, Mapping[int, tuple[LayerCut, ...]]]:
-        """Walk the path to the cut that was found; return also the cuts that were come to, by number, 0 the base."""
-        path: dict[int, tuple[LayerCut, ...]] = {0: ()}
-
-        def count(number: int) -> dict[int, PairedCounts]:
-            if not number:
-                return self._searcher.count(None, usage, "certify")
-            path[number] = result.path[number - 1]()
-            return self._searcher.count(path[number], usage, "certify")
-
-        # From the first cut on: a walk that starts further along and fails there would ship nothing.
-        test = LOSS_TESTS[request.test]
-        return walk(len(result.path), count, epsilon=request.epsilon, delta=request.delta, test=test), path
 
 
 def base_manifest(profile: Profile) -> Manifest:
@@ -275,14 +268,3 @@ def _figures(counts: Mapping[int, PairedCounts], classes: tuple[str, ...]) -> di
         for label, count in counts.items()
         if count.images
     }
-
-
-def _encode(answer: Personalized) -> bytes:
-    fields: dict[str, Any] = {
-        "manifest": answer.manifest.to_fields(),
-        "plan": answer.plan,
-        "held_out": {name: figures.to_fields() for name, figures in answer.held_out.items()},
-        "shortfall": answer.shortfall,
-        "layers": {name: list(counts) for name, counts in answer.layers.items()},
-    }
-    return pack(fields)

@@ -1,0 +1,209 @@
+"""Earlier results that may do for a request though it is not the same, and that must not cost it accuracy.
+
+Two tiers, asked in this order after the exact one has missed:
+
+- **superset**: a cut for all of the user's classes and more, under the same settings. It keeps each of these within
+  bounds, and what was counted of them is stored with it. It is taken where the search for it found about as little as
+  searches for so many classes do.
+- **thresholds**: in each layer, what was found for a user whose classes lay in the same clusters, with about the same
+  weights: a threshold, or for a search along one path the units. Folds are fitted anew; then the cut is measured.
+
+What certification must not see twice
+-------------------------------------
+A near hit that fails on the *certify* images is followed by a search whose cut is walked on the same images. So
+certified requests share delta: the near hit is tested with `NEAR_SHARE` of it, and if that fails, the walk gets the
+rest. A request without a near hit has all of it; at most one near hit is tested for each request. Which one does not
+depend on the certify images: supersets are chosen by what the search found, not by what was certified of it. A
+superset's walk is gone through again for the user's classes alone; what it ships is harmful only if the walk passed
+the first harmful cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from cache import exact_key
+from cloud_pruner.personalized import decode, fields_of
+from cloud_pruner.progress import no_progress
+from edge_runtime.messages import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from cache import PlanCache
+    from cloud_pruner.asked import Asked
+    from cloud_pruner.personalized import Personalized
+    from cloud_pruner.profile import LayerProfile, Profile
+    from cloud_pruner.search import SearchResult
+
+__all__ = ["NEAR_SHARE", "NearHit", "NearHits"]
+
+NEAR_SHARE: Final = 0.75
+"""The part of delta that a near hit is tested with; the rest is for the search, should it fail."""
+
+# By how much a superset's size may lie above what searches for so many classes find on average.
+_SLACK: Final = 0.02
+# Supersets that are looked at, fewest classes first.
+_LOOKED_AT: Final = 8
+# Weights of clusters are rounded to multiples of this: thresholds hardly depend on them, and each hit is measured.
+_SHARE_STEP: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class NearHit:
+    """What a tier has.
+
+    Attributes
+    ----------
+    answer
+        None where there is nothing, or nothing that will do.
+    looked
+        Whether the certify images had a say in that.
+    """
+
+    answer: Personalized | None
+    looked: bool = False
+
+
+class NearHits:
+    """Finds them, and remembers what may be one.
+
+    Attributes
+    ----------
+    cache
+        Where they lie.
+    """
+
+    def __init__(self, profile: Profile, cache: PlanCache) -> None:
+        self._profile, self.cache = profile, cache
+
+    def superset(self, asked: Asked) -> NearHit:
+        """Return a cut for these classes and more that is about as small as one for these alone."""
+        usual = self._usual_size(asked)
+        fields, seconds = (None, 0.0) if usual is None else self._smallest_enough(asked, usual + _SLACK)
+        if fields is None:
+            self.cache.count("superset", "miss")
+            return NearHit(None)
+        answer = decode(fields, self._profile.base)
+        if answer is None or not _holds(answer, asked):
+            self.cache.count("superset", "rejected")
+            return NearHit(None, looked=asked.is_certified)
+        self.cache.count("superset", "hit", seconds)
+        return NearHit(answer.answering(asked, "superset"))
+
+    def kept(self, asked: Asked) -> tuple[dict[int, NDArray[np.int64]], float] | None:
+        """Return group number -> the units that users alike keep, and the seconds that their search took.
+
+        None where some layer has no such user, or nothing would be pruned.
+        """
+        layers = self._profile.layers
+        variant = None
+        if asked.method.variant is not None:
+            variant = asked.method.variant(self._profile, asked.request.epsilon, no_progress)
+        kept, seconds = {}, 0.0
+        for number, layer in enumerate(layers):
+            found = self.cache.lookup(self._layer_key(asked, number), tier="thresholds")
+            fields = None if found is None else fields_of(found.value)
+            if found is None or fields is None:
+                return None
+            seconds = max(seconds, found.seconds)
+            if variant is None:
+                units = _unpacked(fields.get("kept"), layer.units)
+            else:
+                candidates = [(one.figure, one.kept) for one in variant.candidates(self._profile, layer, asked.usage)]
+                units = _at_threshold(candidates, fields.get("figure"), layer)
+            if units is None:
+                return None
+            kept[layer.group] = units
+        if all(len(kept[layer.group]) == layer.units for layer in layers):
+            return None
+        return kept, seconds
+
+    def remember(self, asked: Asked, result: SearchResult, size: float, seconds: float) -> None:
+        """Keep what a search found, of a relative `size`, for users alike; `seconds` is what the request took."""
+        count, total = self._sizes(asked)
+        self.cache.store(self._sizes_key(asked), pack({"count": count + 1, "total": total + size}), seconds=seconds)
+        if not result.cuts:
+            return
+        channels = self._profile.base.channels
+        kept = {channels.group_of(cut.tensor): cut.kept for cut in result.cuts}
+        for number, (layer, choice) in enumerate(zip(self._profile.layers, result.layers, strict=True)):
+            if asked.method.variant is None:
+                mask = np.ones(layer.units, dtype=bool)
+                if layer.group in kept:
+                    mask[:] = False
+                    mask[kept[layer.group]] = True
+                fields: dict[str, Any] = {"kept": np.packbits(mask).tobytes()}
+            else:
+                fields = {"figure": choice.figure}
+            self.cache.store(self._layer_key(asked, number), pack(fields), seconds=seconds)
+
+    def _smallest_enough(self, asked: Asked, most: float) -> tuple[dict[str, Any] | None, float]:
+        """Return the first superset whose search found at most a size of `most`, and the seconds that it took."""
+        for key in self.cache.supersets(asked.settings, asked.usage.labels.tolist())[:_LOOKED_AT]:
+            found = self.cache.lookup(key, tier="superset")
+            fields = None if found is None else fields_of(found.value)
+            if found is not None and fields is not None and fields.get("found_size", np.inf) <= most:
+                return fields, found.seconds
+        return None, 0.0
+
+    def _usual_size(self, asked: Asked) -> float | None:
+        """Return the mean size that was found for so many classes; None where none was searched."""
+        count, total = self._sizes(asked)
+        return total / count if count else None
+
+    def _sizes(self, asked: Asked) -> tuple[int, float]:
+        found = self.cache.lookup(self._sizes_key(asked), tier="superset")
+        fields = None if found is None else fields_of(found.value)
+        return (0, 0.0) if fields is None else (int(fields.get("count", 0)), float(fields.get("total", 0.0)))
+
+    @staticmethod
+    def _sizes_key(asked: Asked) -> str:
+        return f"sizes/{asked.settings}/{len(asked.usage.labels)}"
+
+    def _layer_key(self, asked: Asked, number: int) -> str:
+        clusters = self._profile.layers[number].clusters[asked.usage.labels]
+        alike: tuple[tuple[int, ...], ...] = tuple((int(cluster),) for cluster in np.sort(clusters))
+        if asked.method.weighted:
+            shares = np.bincount(clusters, asked.usage.weights)
+            alike = tuple((c, round(shares[c] / _SHARE_STEP)) for c in np.unique(clusters).tolist())
+        return "threshold/" + exact_key(settings=asked.settings, layer=number, clusters=alike)
+
+
+def _holds(answer: Personalized, asked: Asked) -> bool:
+    """Whether what was counted of the user's classes shows the bound, with the near hits' part of delta."""
+    names = set(asked.names)
+    if asked.is_certified:
+        level = NEAR_SHARE * asked.request.delta
+        if answer.manifest.certificate is None or not answer.walk:
+            return False
+        return all(names <= set(step) and max(step[n].p_value for n in names) <= level for step in answer.walk)
+    figures = answer.manifest.per_class
+    return names <= set(figures) and all(
+        figures[name].base_accuracy - figures[name].accuracy <= asked.request.epsilon + 1e-9 for name in names
+    )
+
+
+def _at_threshold(
+    candidates: Sequence[tuple[float, NDArray[np.int64]]], figure: float | None, layer: LayerProfile
+) -> NDArray[np.int64] | None:
+    """Return what a schedule keeps at a figure: equal cuts stand in it once, with the most daring figure.
+
+    None where it would keep nothing; all units where the figure is None.
+    """
+    if figure is None:
+        return np.arange(layer.units)
+    at_least = [(threshold, kept) for threshold, kept in candidates if threshold >= figure - 1e-9]
+    return min(at_least, key=lambda one: one[0])[1] if at_least else None
+
+
+def _unpacked(packed: Any, units: int) -> NDArray[np.int64] | None:
+    if not isinstance(packed, bytes) or len(packed) != -(-units // 8):
+        return None
+    kept = np.flatnonzero(np.unpackbits(np.frombuffer(packed, np.uint8), count=units))
+    return kept if len(kept) else None
