@@ -42,7 +42,7 @@ class MemoryStore(Store):
 
     name: ClassVar[str] = "memory"
 
-    def __init__(self, max_bytes: int, policy: Policy = "lru") -> None:
+    def __init__(self, max_bytes: int, policy: Policy = "cost") -> None:
         if max_bytes <= 0:
             raise BudgetError(f"memory limit is {max_bytes} bytes: give a positive number")
         self._entries = CostAwareEntries(max_bytes) if policy == "cost" else LruEntries(max_bytes)

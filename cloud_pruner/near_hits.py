@@ -5,8 +5,9 @@ Two tiers, asked in this order after the exact one has missed:
 - **superset**: a cut for all of the user's classes and more, under the same settings. It keeps each of these within
   bounds, and what was counted of them is stored with it. It is taken where the search for it found about as little as
   searches for so many classes do.
-- **thresholds**: in each layer, what was found for a user whose classes lay in the same clusters, with about the same
-  weights: a threshold, or for a search along one path the units. Folds are fitted anew; then the cut is measured.
+- **thresholds**: in each layer, the threshold that was found for a user whose classes lie in the same clusters of that
+  layer, with about the same weights. For a search along one path, which has no thresholds, the units of a user whose
+  classes lie in the same clusters of the last layer. Folds are fitted anew; then the cut is measured.
 
 What certification must not see twice
 -------------------------------------
@@ -31,7 +32,7 @@ from cloud_pruner.progress import no_progress
 from edge_runtime.messages import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from cloud_pruner.personalized import Personalized
     from cloud_pruner.profile import LayerProfile, Profile
     from cloud_pruner.search import SearchResult
+    from cloud_pruner.variants import Candidate
+    from edge_runtime.flatmodel import LayerCut
 
 __all__ = ["NEAR_SHARE", "NearHit", "NearHits"]
 
@@ -99,30 +102,23 @@ class NearHits:
     def kept(self, asked: Asked) -> tuple[dict[int, NDArray[np.int64]], float] | None:
         """Return group number -> the units that users alike keep, and the seconds that their search took.
 
-        None where some layer has no such user, or nothing would be pruned.
+        None where there are no such users, or nothing would be pruned.
         """
         layers = self._profile.layers
-        variant = None
-        if asked.method.variant is not None:
-            variant = asked.method.variant(self._profile, asked.request.epsilon, no_progress)
-        kept, seconds = {}, 0.0
-        for number, layer in enumerate(layers):
-            found = self.cache.lookup(self._layer_key(asked, number), tier="thresholds")
-            fields = None if found is None else fields_of(found.value)
-            if found is None or fields is None:
-                return None
-            seconds = max(seconds, found.seconds)
-            if variant is None:
-                units = _unpacked(fields.get("kept"), layer.units)
-            else:
-                candidates = [(one.figure, one.kept) for one in variant.candidates(self._profile, layer, asked.usage)]
-                units = _at_threshold(candidates, fields.get("figure"), layer)
-            if units is None:
-                return None
-            kept[layer.group] = units
-        if all(len(kept[layer.group]) == layer.units for layer in layers):
+        if asked.method.variant is None:
+            entries = [(layers[-1], self._lookup(self._alike_key(asked, layers[-1])))]
+        else:
+            entries = [(layer, self._lookup(self._alike_key(asked, layer))) for layer in layers]
+        found = [(layer, *entry) for layer, entry in entries if entry is not None]
+        if len(found) < len(entries):
             return None
-        return kept, seconds
+        if asked.method.variant is None:
+            kept = _unpacked(found[0][1].get("kept"), layers)
+        else:
+            kept = self._at_thresholds(asked, [fields.get("figure") for _, fields, _ in found])
+        if kept is None or all(len(kept[layer.group]) == layer.units for layer in layers):
+            return None
+        return kept, max(seconds for _, _, seconds in found)
 
     def remember(self, asked: Asked, result: SearchResult, size: float, seconds: float) -> None:
         """Keep what a search found, of a relative `size`, for users alike; `seconds` is what the request took."""
@@ -130,18 +126,38 @@ class NearHits:
         self.cache.store(self._sizes_key(asked), pack({"count": count + 1, "total": total + size}), seconds=seconds)
         if not result.cuts:
             return
+        layers = self._profile.layers
+        if asked.method.variant is None:
+            self.cache.store(self._alike_key(asked, layers[-1]), self._packed(result.cuts), seconds=seconds)
+            return
+        for layer, choice in zip(layers, result.layers, strict=True):
+            self.cache.store(self._alike_key(asked, layer), pack({"figure": choice.figure}), seconds=seconds)
+
+    def _at_thresholds(self, asked: Asked, figures: Sequence[float | None]) -> dict[int, NDArray[np.int64]] | None:
+        assert asked.method.variant is not None
+        variant = asked.method.variant(self._profile, asked.request.epsilon, no_progress)
+        kept = {}
+        for layer, figure in zip(self._profile.layers, figures, strict=True):
+            units = _at_threshold(variant.candidates(self._profile, layer, asked.usage), figure, layer)
+            if units is None:
+                return None
+            kept[layer.group] = units
+        return kept
+
+    def _packed(self, cuts: Sequence[LayerCut]) -> bytes:
         channels = self._profile.base.channels
-        kept = {channels.group_of(cut.tensor): cut.kept for cut in result.cuts}
-        for number, (layer, choice) in enumerate(zip(self._profile.layers, result.layers, strict=True)):
-            if asked.method.variant is None:
-                mask = np.ones(layer.units, dtype=bool)
-                if layer.group in kept:
-                    mask[:] = False
-                    mask[kept[layer.group]] = True
-                fields: dict[str, Any] = {"kept": np.packbits(mask).tobytes()}
-            else:
-                fields = {"figure": choice.figure}
-            self.cache.store(self._layer_key(asked, number), pack(fields), seconds=seconds)
+        kept = {channels.group_of(cut.tensor): cut.kept for cut in cuts}
+        bits = []
+        for layer in self._profile.layers:
+            mask = np.zeros(layer.units, dtype=bool)
+            mask[kept.get(layer.group, slice(None))] = True
+            bits.append(np.packbits(mask).tobytes())
+        return pack({"kept": bits})
+
+    def _lookup(self, key: str) -> tuple[dict[str, Any], float] | None:
+        found = self.cache.lookup(key, tier="thresholds")
+        fields = None if found is None else fields_of(found.value)
+        return None if found is None or fields is None else (fields, found.seconds)
 
     def _smallest_enough(self, asked: Asked, most: float) -> tuple[dict[str, Any] | None, float]:
         """Return the first superset whose search found at most a size of `most`, and the seconds that it took."""
@@ -166,13 +182,15 @@ class NearHits:
     def _sizes_key(asked: Asked) -> str:
         return f"sizes/{asked.settings}/{len(asked.usage.labels)}"
 
-    def _layer_key(self, asked: Asked, number: int) -> str:
-        clusters = self._profile.layers[number].clusters[asked.usage.labels]
-        alike: tuple[tuple[int, ...], ...] = tuple((int(cluster),) for cluster in np.sort(clusters))
+    @staticmethod
+    def _alike_key(asked: Asked, layer: LayerProfile) -> str:
+        """Return what users share whose classes lie in the same clusters of a layer."""
+        clusters = layer.clusters[asked.usage.labels]
+        alike: tuple[tuple[int, ...], ...] = tuple((cluster,) for cluster in np.sort(clusters).tolist())
         if asked.method.weighted:
             shares = np.bincount(clusters, asked.usage.weights)
-            alike = tuple((c, round(shares[c] / _SHARE_STEP)) for c in np.unique(clusters).tolist())
-        return "threshold/" + exact_key(settings=asked.settings, layer=number, clusters=alike)
+            alike = tuple((c, round(float(shares[c]) / _SHARE_STEP)) for c in np.unique(clusters).tolist())
+        return "alike/" + exact_key(settings=asked.settings, layer=layer.group, clusters=alike)
 
 
 def _holds(answer: Personalized, asked: Asked) -> bool:
@@ -190,7 +208,7 @@ def _holds(answer: Personalized, asked: Asked) -> bool:
 
 
 def _at_threshold(
-    candidates: Sequence[tuple[float, NDArray[np.int64]]], figure: float | None, layer: LayerProfile
+    candidates: Iterable[Candidate], figure: float | None, layer: LayerProfile
 ) -> NDArray[np.int64] | None:
     """Return what a schedule keeps at a figure: equal cuts stand in it once, with the most daring figure.
 
@@ -198,12 +216,16 @@ def _at_threshold(
     """
     if figure is None:
         return np.arange(layer.units)
-    at_least = [(threshold, kept) for threshold, kept in candidates if threshold >= figure - 1e-9]
-    return min(at_least, key=lambda one: one[0])[1] if at_least else None
+    at_least = [one for one in candidates if one.figure >= figure - 1e-9]
+    return min(at_least, key=lambda one: one.figure).kept if at_least else None
 
 
-def _unpacked(packed: Any, units: int) -> NDArray[np.int64] | None:
-    if not isinstance(packed, bytes) or len(packed) != -(-units // 8):
+def _unpacked(packed: Any, layers: Sequence[LayerProfile]) -> dict[int, NDArray[np.int64]] | None:
+    if not isinstance(packed, list) or len(packed) != len(layers):
         return None
-    kept = np.flatnonzero(np.unpackbits(np.frombuffer(packed, np.uint8), count=units))
-    return kept if len(kept) else None
+    kept = {}
+    for bits, layer in zip(packed, layers, strict=True):
+        if not isinstance(bits, bytes) or len(bits) != -(-layer.units // 8):
+            return None
+        kept[layer.group] = np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), count=layer.units))
+    return kept if all(len(units) for units in kept.values()) else None

@@ -61,10 +61,13 @@ def search_path(path: CutPath, passes: Callable[[int], bool], progress: Progress
 
 
 def stations(path: CutPath, last: int, count: int) -> list[int]:
-    """Return cuts on the way to cut `last`, at equal shares of what it saves; `last` is the last of them."""
-    saved = 1.0 - path.costs[: last + 1]
-    wanted = saved[last] * np.arange(1, count + 1) / count
-    return sorted({*np.searchsorted(saved, wanted[:-1]).tolist(), last} - {0})
+    """Return cuts on the way to cut `last`, each smaller than the one before by about the same factor, `last` the last.
+
+    So a walk that stops before the end has lost little, where little was left.
+    """
+    costs = path.costs[: last + 1]
+    wanted = costs[last] ** (np.arange(1, count) / count)
+    return sorted({*np.searchsorted(-costs, -wanted).tolist(), last} - {0})
 
 
 def _grid(path: CutPath) -> list[int]:

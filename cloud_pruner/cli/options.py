@@ -29,9 +29,9 @@ def add_cache_options(parser: CommandParser) -> None:
     group.add_argument(
         "--cache-policy",
         choices=POLICIES,
-        default="lru",
-        help="what leaves a full memory first: the least recently used, or what saves the fewest seconds for its bytes "
-        "(default: lru)",
+        default="cost",
+        help="what leaves a full memory first: what saves the fewest seconds for its bytes, or the least recently used "
+        "(default: cost)",
     )
 
 

@@ -31,7 +31,7 @@ def test_what_nobody_asks_for_goes_at_last_however_dear() -> None:
 
 
 def test_with_least_recently_used_the_cost_does_not_count() -> None:
-    with MemoryStore(20) as store:
+    with MemoryStore(20, "lru") as store:
         for key, cost in (("aa", 100.0), ("bb", 1.0), ("cc", 1.0)):
             store.put(key, b"8 bytes.", cost)
         assert sorted(store.keys()) == ["bb", "cc"]

@@ -100,16 +100,14 @@ def test_progress_says_sizes_and_never_ends_too_early():
 
 
 @given(paths(), st.integers(1, 60), st.integers(1, 8))
-def test_stations_lead_to_the_cut_at_about_equal_savings(path, last, count):
+def test_stations_lead_to_the_cut_in_about_equal_ratios(path, last, count):
     last = min(last, len(path.costs) - 1)
     way = stations(path, last, count)
     assert way[-1] == last
     assert way == sorted(set(way))
     assert len(way) <= count
     assert way[0] > 0
-    saved = 1 - path.costs
     for share in np.arange(1, count) / count:
-        if saved[last] > 0:
-            # For each share: the first cut that saves as much.
-            first = next(number for number in range(last + 1) if saved[number] >= share * saved[last] - 1e-12)
-            assert any(abs(saved[number] - saved[first]) < 1e-9 for number in way)
+        # For each power: the first cut that is as small, unless that is the base.
+        first = next(number for number in range(last + 1) if path.costs[number] <= path.costs[last] ** share + 1e-12)
+        assert first == 0 or any(abs(path.costs[number] - path.costs[first]) < 1e-9 for number in way)
