@@ -32,7 +32,7 @@ from cloud_pruner.progress import no_progress
 from edge_runtime.messages import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from cloud_pruner.profile import LayerProfile, Profile
     from cloud_pruner.search import SearchResult
     from cloud_pruner.variants import Candidate
-    from edge_runtime.flatmodel import LayerCut
 
 __all__ = ["NEAR_SHARE", "NearHit", "NearHits"]
 
@@ -128,7 +127,9 @@ class NearHits:
             return
         layers = self._profile.layers
         if asked.method.variant is None:
-            self.cache.store(self._alike_key(asked, layers[-1]), self._packed(result.cuts), seconds=seconds)
+            # The cut before the one that was found: of users alike that one often loses too much to be certified.
+            near = result.path[-2:][0] if asked.is_certified else result.path[-1]
+            self.cache.store(self._alike_key(asked, layers[-1]), self._packed(near.kept), seconds=seconds)
             return
         for layer, choice in zip(layers, result.layers, strict=True):
             self.cache.store(self._alike_key(asked, layer), pack({"figure": choice.figure}), seconds=seconds)
@@ -144,9 +145,7 @@ class NearHits:
             kept[layer.group] = units
         return kept
 
-    def _packed(self, cuts: Sequence[LayerCut]) -> bytes:
-        channels = self._profile.base.channels
-        kept = {channels.group_of(cut.tensor): cut.kept for cut in cuts}
+    def _packed(self, kept: Mapping[int, NDArray[np.int64]]) -> bytes:
         bits = []
         for layer in self._profile.layers:
             mask = np.zeros(layer.units, dtype=bool)

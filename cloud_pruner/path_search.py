@@ -14,7 +14,7 @@ import numpy as np
 from edge_runtime.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cloud_pruner.allocation import CutPath
     from cloud_pruner.progress import Progress
@@ -60,13 +60,13 @@ def search_path(path: CutPath, passes: Callable[[int], bool], progress: Progress
     return taken, tried
 
 
-def stations(path: CutPath, last: int, count: int) -> list[int]:
-    """Return cuts on the way to cut `last`, each smaller than the one before by about the same factor, `last` the last.
+def stations(path: CutPath, last: int, powers: Sequence[float]) -> list[int]:
+    """Return cuts on the way to cut `last`, and `last`: for each power the first that costs at most its cost to that.
 
-    So a walk that stops before the end has lost little, where little was left.
+    Powers lie between 0, nothing pruned, and 1; equal steps of them are equal ratios of costs.
     """
     costs = path.costs[: last + 1]
-    wanted = costs[last] ** (np.arange(1, count) / count)
+    wanted = np.maximum(costs[last] ** np.array(powers), costs[last])
     return sorted({*np.searchsorted(-costs, -wanted).tolist(), last} - {0})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from cloud_pruner.loss_tests import LOSS_TESTS
 from cloud_pruner.near_hits import NEAR_SHARE, NearHit, NearHits
 from cloud_pruner.personalized import Personalized, decode, encode, fields_of
 from cloud_pruner.progress import no_progress
-from cloud_pruner.search import Searcher
+from cloud_pruner.search import PathCut, Searcher
 from edge_runtime.certificate import Certificate
 from edge_runtime.digests import digest_of
 from edge_runtime.errors import PlanError
@@ -28,7 +29,7 @@ from edge_runtime.flatmodel import PruningPlan, read_graph
 from edge_runtime.wire import ClassFigures, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from cache import PlanCache
     from cloud_pruner.allocation import Objective
@@ -130,7 +131,7 @@ class Personalizer:
             count("rejected")
             return NearHit(None)
         if asked.is_certified:
-            walked, _ = self._certify(asked, [lambda: cuts], NEAR_SHARE)
+            walked, _ = self._certify(asked, [PathCut(kept, lambda: cuts)], NEAR_SHARE)
             if not walked.shipped:
                 count("rejected")
                 return NearHit(None, looked=True)
@@ -142,7 +143,7 @@ class Personalizer:
         result = self._searcher.search(
             asked.usage,
             asked.method,
-            asked.request.epsilon,
+            self._aim(asked) if asked.is_certified else asked.request.epsilon,
             folding=asked.folding,
             objective=cast("Objective", asked.request.objective),
             progress=progress,
@@ -156,8 +157,18 @@ class Personalizer:
             self._near_hits.remember(asked, result, answer.found_size, time.perf_counter() - start)
         return answer
 
+    def _aim(self, asked: Asked) -> float:
+        """Return what a search may let each class lose that is to be certified: epsilon less one standard error of it.
+
+        What loses all of epsilon on the *select* images can hardly be shown to lose less on others. Lost answers are
+        counted like events that are rare and independent: of n images epsilon n, give or take its root.
+        """
+        epsilon, split = asked.request.epsilon, self.profile.splits["select"]
+        images = min(len(split.labels[split.rows(label)]) for label in asked.usage.labels.tolist())
+        return max(epsilon - math.sqrt(epsilon / images), 0.0)
+
     def _certify(
-        self, asked: Asked, path: Sequence[Callable[[], tuple[LayerCut, ...]]], share: float
+        self, asked: Asked, path: Sequence[PathCut], share: float
     ) -> tuple[Walk, Mapping[int, tuple[LayerCut, ...]]]:
         """Walk a path with a share of delta; return also the cuts that were come to, by number, 0 the base."""
         request = asked.request
@@ -166,7 +177,7 @@ class Personalizer:
         def count(number: int) -> dict[int, PairedCounts]:
             if not number:
                 return self._searcher.count(None, asked.usage, "certify")
-            made[number] = path[number - 1]()
+            made[number] = path[number - 1].make()
             return self._searcher.count(made[number], asked.usage, "certify")
 
         # From the first cut on: a walk that starts further along and fails there would ship nothing.

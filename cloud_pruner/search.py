@@ -7,7 +7,6 @@ takes *profile* images.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -37,17 +36,18 @@ if TYPE_CHECKING:
     from cloud_pruner.groups import PrunableGroup, Reader
     from cloud_pruner.loss_tests import PairedCounts
     from cloud_pruner.methods import Method
-    from cloud_pruner.profile import LayerProfile, Profile, Split
+    from cloud_pruner.profile import LayerProfile, Profile
     from cloud_pruner.progress import Progress
     from cloud_pruner.variants import Usage
     from edge_runtime.interpreter import LoadedModel
 
-    _Found: TypeAlias = tuple[tuple[LayerCut, ...], list[float | None], list[Callable[[], tuple[LayerCut, ...]]]]
+    _Found: TypeAlias = tuple[tuple[LayerCut, ...], list[float | None], list["PathCut"]]
 
-__all__ = ["LayerChoice", "SearchResult", "Searcher"]
+__all__ = ["LayerChoice", "PathCut", "SearchResult", "Searcher"]
 
-# Cuts on the way to the one that was found, itself included, for certification to walk along.
-_STATIONS: Final = 4
+# Before the cut that was found, certification walks to a safe one and to one close to it: as powers of its cost. More
+# would only give the walk more places to end at (decision 0011).
+_STATIONS: Final = (0.2, 0.8)
 # How often folds are fitted to one choice of units, with more weight on the classes that lost more than others the
 # time before; by which factor per loss, and beyond which loss that is given up.
 _ROUNDS: Final = 2
@@ -68,6 +68,22 @@ class LayerChoice:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class PathCut:
+    """A cut on the way to the one that was found.
+
+    Attributes
+    ----------
+    kept
+        Group number -> the units that it keeps; groups that are not there stay whole.
+    make
+        Gives the cut itself, with folds, which takes a while.
+    """
+
+    kept: Mapping[int, NDArray[np.int64]]
+    make: Callable[[], tuple[LayerCut, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SearchResult:
     """A found cut.
 
@@ -78,15 +94,14 @@ class SearchResult:
     layers
         What was chosen for each prunable group.
     path
-        Cut 1, 2, ... of a path that leads from nothing pruned to `cuts`, each made when asked for; the last gives
-        `cuts`.
+        Cut 1, 2, ... of a path that leads from nothing pruned to `cuts`, which is the last.
     seconds
         How long it took.
     """
 
     cuts: tuple[LayerCut, ...]
     layers: tuple[LayerChoice, ...]
-    path: tuple[Callable[[], tuple[LayerCut, ...]], ...]
+    path: tuple[PathCut, ...]
     seconds: float
 
 
@@ -116,7 +131,7 @@ class Searcher:
         Parameters
         ----------
         epsilon
-            Top-1 accuracy that each class may lose on the select images; variant L uses up less (`_aim`).
+            Top-1 accuracy that each class may lose on the select images.
         folding
             What becomes of pruned units; None: what the method does.
         objective
@@ -127,11 +142,10 @@ class Searcher:
         start = time.perf_counter()
         folding = method.folding if folding is None else folding
         split = self.profile.splits["select"]
+        judge = Judge(split, usage, epsilon)
         if method.variant is None:
-            aim = _aim(epsilon, split, usage)
-            found = self._along_path(usage, aim, Judge(split, usage, aim), folding, objective, progress)
+            found = self._along_path(usage, epsilon, judge, folding, objective, progress)
         else:
-            judge = Judge(split, usage, epsilon)
             found = self._by_layers(usage, method, epsilon, judge, folding, progress)
         cuts, figures, path = found
         progress("done", 1, 1)
@@ -174,8 +188,11 @@ class Searcher:
         accepted = search_layers(self.profile, self._segments, usage, variant, judge, fitter, folding, progress)
         cuts = tuple(one.cut for one in accepted if one.cut is not None)
 
-        def first(count: int) -> Callable[[], tuple[LayerCut, ...]]:
-            return lambda: cuts[:count]
+        group_of = self.profile.base.channels.group_of
+        kept = {group_of(cut.tensor): cut.kept for cut in cuts}
+
+        def first(count: int) -> PathCut:
+            return PathCut(dict(list(kept.items())[:count]), lambda: cuts[:count])
 
         return cuts, [one.figure for one in accepted], [first(count) for count in range(1, len(cuts) + 1)]
 
@@ -213,12 +230,14 @@ class Searcher:
             return (), [None] * len(self.profile.layers), []
         cuts, weights = found[taken]
 
-        def station(number: int) -> Callable[[], tuple[LayerCut, ...]]:
+        def station(number: int) -> PathCut:
+            kept = path.kept(number)
+
             def make() -> tuple[LayerCut, ...]:
                 fitter.weights = weights
-                return cuts if number == taken else fitter.cuts(path.kept(number), folding)
+                return cuts if number == taken else fitter.cuts(kept, folding)
 
-            return make
+            return PathCut(kept, make)
 
         way = [station(number) for number in stations(path, taken, _STATIONS)]
         return cuts, [None] * len(self.profile.layers), way
@@ -267,17 +286,6 @@ class Searcher:
                 return found
             self._grams[reader] = found
         return self._grams[reader].copy()
-
-
-def _aim(epsilon: float, split: Split, usage: Usage) -> float:
-    """Return what a search along a path lets each class lose: epsilon less one standard error of a loss of epsilon.
-
-    It tries many cuts, and the one that passes is among those that the *select* images flatter: the more so the fewer
-    they are. Lost answers are counted like events that are rare and independent: of n images epsilon n, give or take
-    its root.
-    """
-    images = min(len(split.labels[split.rows(label)]) for label in usage.labels.tolist())
-    return max(epsilon - math.sqrt(epsilon / images), 0.0)
 
 
 def _answers(model: LoadedModel) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

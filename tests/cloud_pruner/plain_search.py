@@ -87,8 +87,6 @@ class Plain:
 
     def passes(self, kept):
         """Whether units kept throughout the network pass, with folds fitted up to twice."""
-        images = min(np.count_nonzero(self.images["select"][1] == label) for label in self.labels)
-        epsilon = max(self.epsilon - np.sqrt(self.epsilon / images), 0.0)  # a standard error is left for chance
         share = dict.fromkeys(self.labels, 1.0 / len(self.labels))
         for number in range(ROUNDS):
             cuts = self.folded(kept, share)
@@ -96,9 +94,9 @@ class Plain:
                 return False
             losses = self.losses(cuts)
             worst = max(losses.values())
-            if worst <= epsilon + 1e-9:
+            if worst <= self.epsilon + 1e-9:
                 return True
-            if number == ROUNDS - 1 or self.folding != "linear" or worst > epsilon + HOPELESS:
+            if number == ROUNDS - 1 or self.folding != "linear" or worst > self.epsilon + HOPELESS:
                 return False
             mean = sum(losses.values()) / len(losses)
             share = {c: share[c] * np.exp(min(max(EMPHASIS * (losses[c] - mean), -1.0), 1.0)) for c in share}

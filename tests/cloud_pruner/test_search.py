@@ -101,8 +101,8 @@ class TestLayerByLayer:
     def test_the_path_fixes_one_layer_after_the_other(self, network):
         result = network.searcher.search(THREE, METHODS["M"], 0.05, folding="linear")
         assert len(result.cuts) > 1
-        for number, make in enumerate(result.path, 1):
-            assert make() == result.cuts[:number]
+        for number, cut in enumerate(result.path, 1):
+            assert cut.make() == result.cuts[:number]
         figures = {layer.name: layer.figure for layer in result.layers}
         assert all((figures[layer.name] is None) == (layer.kept == layer.units) for layer in result.layers)
 
@@ -139,7 +139,7 @@ class TestAlongThePath:
 
     def test_the_way_to_the_cut_is_nested_and_ends_there(self, network):
         result = network.searcher.search(THREE, METHODS["L"], 0.03)
-        way = [make() for make in result.path]
+        way = [cut.make() for cut in result.path]
         assert 1 < len(way) <= 6
         assert way[-1] == result.cuts
         channels = network.profile.base.channels
@@ -227,7 +227,7 @@ def test_a_search_says_the_same_each_time(network):
     again = network.searcher.search(THREE, METHODS["L"], 0.03)
     base = network.profile.base
     assert base.emit(first.cuts) == base.emit(again.cuts)
-    assert [base.emit(make()) for make in first.path] == [base.emit(make()) for make in again.path]
+    assert [base.emit(cut.make()) for cut in first.path] == [base.emit(cut.make()) for cut in again.path]
 
 
 @pytest.mark.parametrize(
