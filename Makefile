@@ -25,7 +25,7 @@ demo: $(STAMP) ## see the whole loop on this machine, and its report in demo-rep
 	$(BIN)/capnn demo
 
 test: $(STAMP) ## run the tests; with CAPNN_DATA set, those on reference networks and images too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 fuzz: $(STAMP) ## an hour of damaged files and plans, then thousands of random networks, through reader and slicer
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)

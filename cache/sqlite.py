@@ -169,8 +169,13 @@ class SqliteStore(LastingStore):
             return _totals(database)[0]
 
     def acquire(self, name: str, owner: str, seconds: float) -> bool:
-        now = time.time()
+        with self._database() as database:
+            # Who waits asks again and again: without writing, so that the holder need not wait for them.
+            others = "SELECT 1 FROM locks WHERE name = ?1 AND owner != ?2 AND taken <= ?3 AND ?3 < until"
+            if database.execute(others, (name, owner, time.time())).fetchone() is not None:
+                return False
         with self._writing() as database:
+            now = time.time()  # not before: one that was taken meanwhile would seem to be of a clock that was set back
             return database.execute(_ACQUIRE, (name, owner, now, now + seconds)).rowcount > 0
 
     def release(self, name: str, owner: str) -> None:

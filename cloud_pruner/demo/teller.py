@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FROM", "Teller"]
 
-FROM: Final = {"none": "base", "search": "search", "exact": "cache"}
+FROM: Final = {
+    "none": "base",
+    "search": "search",
+    "exact": "cache",
+    "superset": "near hit",
+    "thresholds": "near hit",
+}
 """Tier of the cloud's cache -> where a model came from, in a word."""
 
 _WIDTH: Final = 100

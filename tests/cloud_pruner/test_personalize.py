@@ -16,6 +16,7 @@ from cloud_pruner.images import ImageSet, split_per_class
 from cloud_pruner.personalize import Personalizer, base_manifest
 from cloud_pruner.profiling import ProfileSettings, build_profile
 from cloud_pruner.requests import PruneRequest, checked_usage
+from cloud_pruner.search import Searcher
 from edge_runtime.digests import digest_of
 from edge_runtime.flatmodel import PruningPlan
 from edge_runtime.interpreter import LoadedModel
@@ -118,15 +119,24 @@ def test_an_entry_that_makes_no_sense_is_searched_anew(digits_profile, memory):
         assert answer.manifest.digest == expected.manifest.digest
 
 
-def test_identical_requests_at_once_cost_one_search(digits_profile, memory):
+def test_a_thousand_identical_requests_at_once_cost_one_search(digits_profile, memory, monkeypatch):
+    searches = []
+    search = Searcher.search
+    monkeypatch.setattr(Searcher, "search", lambda *a, **k: searches.append(1) or search(*a, **k))
     personalizer = Personalizer(digits_profile, memory)
-    answers = []
-    threads = [threading.Thread(target=lambda: answers.append(personalizer.personalize(REQUEST))) for _ in range(8)]
+    start, answers = threading.Barrier(1000), []
+
+    def ask():
+        start.wait()
+        answers.append(personalizer.personalize(REQUEST))
+
+    threads = [threading.Thread(target=ask) for _ in range(1000)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(answer.manifest.cache_tier for answer in answers) == ["exact"] * 7 + ["search"]
+    assert len(searches) == 1
+    assert sorted(answer.manifest.cache_tier for answer in answers) == ["exact"] * 999 + ["search"]
     assert len({answer.manifest.digest for answer in answers}) == 1
 
 

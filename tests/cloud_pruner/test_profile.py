@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cloud_pruner.errors import ImageDataError, ProfileError
+from cloud_pruner.images import split_per_class
 from cloud_pruner.methods import METHODS
 from cloud_pruner.profile import Profile
 from cloud_pruner.profiling import ProfileSettings, build_profile
@@ -106,7 +107,7 @@ def test_boundary_activations_lead_to_the_same_answers(digits_network, tmp_path)
     np.testing.assert_array_equal(model.run(split.activations)[0].argmax(axis=1), split.predictions)
     whole = LoadedModel(profile.base.content)
     pixels = digits_network.unseen.pixels
-    rows = np.concatenate([np.flatnonzero(digits_network.unseen.labels == c)[50:60] for c in range(10)])
+    rows = split_per_class(digits_network.unseen.labels, {"before": 50, "certify": 10})["certify"]
     np.testing.assert_array_equal(whole.run(PREPROCESSING.apply(pixels[rows]))[0].argmax(axis=1), split.predictions)
 
 
