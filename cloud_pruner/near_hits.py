@@ -185,7 +185,7 @@ class NearHits:
     def _alike_key(asked: Asked, layer: LayerProfile) -> str:
         """Return what users share whose classes lie in the same clusters of a layer."""
         clusters = layer.clusters[asked.usage.labels]
-        alike: tuple[tuple[int, ...], ...] = tuple((cluster,) for cluster in np.sort(clusters).tolist())
+        alike: tuple[tuple[int, ...], ...] = tuple((cluster,) for cluster in np.unique(clusters).tolist())
         if asked.method.weighted:
             shares = np.bincount(clusters, asked.usage.weights)
             alike = tuple((c, round(float(shares[c]) / _SHARE_STEP)) for c in np.unique(clusters).tolist())
