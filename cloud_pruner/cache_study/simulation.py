@@ -8,7 +8,8 @@
 
 After an answer other than an exact one, the request's own plan is stored; after a search, the thresholds too. Plans
 and thresholds share the cache. What is found counts as used. A near hit is always accepted here, while a real one has
-to be certified, and to be small enough: near hits are upper limits.
+to be certified, and to be small enough. On the other hand real keys tell users apart less finely: weights by halves,
+and for variant L only which clusters of the last layer there are (`near_hits`). `benchmarks.cache` has real ones.
 """
 
 from __future__ import annotations

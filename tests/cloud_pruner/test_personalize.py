@@ -68,7 +68,7 @@ def test_second_time_comes_from_the_cache_and_is_the_same(digits_profile, memory
 
 
 def test_nearly_equal_weights_share_a_cut_but_other_wishes_do_not(digits_profile, memory):
-    personalizer = Personalizer(digits_profile, memory)
+    personalizer = Personalizer(digits_profile, memory, near_hits=False)
     personalizer.personalize(REQUEST)
     tier = {
         name: personalizer.personalize(dataclasses.replace(REQUEST, **other))
