@@ -43,4 +43,4 @@ bench: $(STAMP) ## run the benchmarks but for the one that takes hours (methods)
 	done
 
 clean: ## remove the environment and what commands have made
-	rm -rf $(VENV) demo-report fuzz-findings fuzz-failures build edge_runtime/flatmodel/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo-report cache-report fuzz-findings fuzz-failures build edge_runtime/flatmodel/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
