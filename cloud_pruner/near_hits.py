@@ -154,6 +154,7 @@ class NearHits:
         return pack({"kept": bits})
 
     def _lookup(self, key: str) -> tuple[dict[str, Any], float] | None:
+        """Return an entry's fields, and the seconds that it cost; what it counts for is told by who knows."""
         found = self.cache.lookup(key, tier="thresholds")
         fields = None if found is None else fields_of(found.value)
         return None if found is None or fields is None else (fields, found.seconds)
@@ -161,10 +162,9 @@ class NearHits:
     def _smallest_enough(self, asked: Asked, most: float) -> tuple[dict[str, Any] | None, float]:
         """Return the first superset whose search found at most a size of `most`, and the seconds that it took."""
         for key in self.cache.supersets(asked.settings, asked.usage.labels.tolist())[:_LOOKED_AT]:
-            found = self.cache.lookup(key, tier="superset")
-            fields = None if found is None else fields_of(found.value)
-            if found is not None and fields is not None and fields.get("found_size", np.inf) <= most:
-                return fields, found.seconds
+            found = self._lookup(key)
+            if found is not None and found[0].get("found_size", np.inf) <= most:
+                return found
         return None, 0.0
 
     def _usual_size(self, asked: Asked) -> float | None:
@@ -173,9 +173,8 @@ class NearHits:
         return total / count if count else None
 
     def _sizes(self, asked: Asked) -> tuple[int, float]:
-        found = self.cache.lookup(self._sizes_key(asked), tier="superset")
-        fields = None if found is None else fields_of(found.value)
-        return (0, 0.0) if fields is None else (int(fields.get("count", 0)), float(fields.get("total", 0.0)))
+        fields, _ = self._lookup(self._sizes_key(asked)) or ({}, 0.0)
+        return int(fields.get("count", 0)), float(fields.get("total", 0.0))
 
     @staticmethod
     def _sizes_key(asked: Asked) -> str:

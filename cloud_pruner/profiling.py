@@ -6,10 +6,7 @@ The only pass over images there is; every cut is searched and judged from what t
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,11 +22,12 @@ from cloud_pruner.profile import BASE_FILE, MANIFEST_FILE, PROFILE_VERSION, Prof
 from cloud_pruner.progress import no_progress
 from cloud_pruner.sensitivity import sensitivities
 from edge_runtime.digests import digest_of_file
-from edge_runtime.durable import replace_folder
+from edge_runtime.durable import replaced_folder
 from edge_runtime.flatmodel import BaseModel, normalize, separators
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -110,16 +108,11 @@ def build_profile(
     parts = _split(images, unseen, settings.images or {})
     if folder.exists() and not (folder / MANIFEST_FILE).exists() and any(folder.iterdir()):
         raise ProfileError(f"{folder}: exists and is no profile: give another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with replaced_folder(folder) as scratch:
         measurement = _Measurement(base, groups, images.classes, preprocessing, scratch, progress)
         if settings.keras is not None:
             measurement.save_gradients(settings.keras, *parts["profile"])
         measurement.write(parts, three_bit_rates=settings.three_bit_rates)
-        replace_folder(folder, scratch)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return Profile.open(folder)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
-__all__ = ["replace_folder", "sync_folder", "write_durably"]
+__all__ = ["replaced_folder", "sync_folder", "write_durably"]
 
 
 def write_durably(path: Path, content: bytes | memoryview) -> None:
@@ -35,22 +37,31 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
-def replace_folder(folder: Path, scratch: Path) -> None:
-    """Move the finished folder `scratch` to `folder`, on the same disk; what is there goes when the new one stands.
+@contextlib.contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder that becomes `folder` at the end, in place of what is there, or goes away after an error.
+
+    It lies beside `folder`, whose parents are made; what is there goes when the new one stands.
 
     Raises
     ------
     OSError
-        A folder cannot be renamed.
+        A folder cannot be made or renamed.
     """
-    scratch.chmod(0o755)  # a temporary folder is for its owner alone
-    if not folder.exists():
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)  # a temporary folder is for its owner alone
+        if not folder.exists():
+            scratch.rename(folder)
+            return
+        former = folder.with_name(f".{folder.name}.old{os.getpid()}")
+        folder.rename(former)
         scratch.rename(folder)
-        return
-    former = folder.with_name(f".{folder.name}.old{os.getpid()}")
-    folder.rename(former)
-    scratch.rename(folder)
-    shutil.rmtree(former)
+        shutil.rmtree(former)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,7 +14,7 @@ from cloud_pruner.cache_study.plots import changes_plot, clusters_plot, policies
 from cloud_pruner.cache_study.study import rows_csv
 from cloud_pruner.cache_study.summary import summarise
 from cloud_pruner.cache_study.trace import SCENARIOS
-from edge_runtime.durable import replace_folder
+from edge_runtime.durable import replaced_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,13 +45,8 @@ def report_folder(output: Path) -> Iterator[Path]:
         raise FileExistsError(
             errno.EEXIST, "exists and is no report of this study: give another folder with -o", str(output)
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    with replaced_folder(output) as scratch:
         yield scratch
-        replace_folder(output, scratch)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _is_report(folder: Path) -> bool:

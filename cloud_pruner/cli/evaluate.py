@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloud_pruner.cli.options import positive
+from cloud_pruner.cli.options import check_folder, png_file, positive
 from cloud_pruner.cli.terminal import print_json, progress_bar
 from cloud_pruner.errors import MissingExtraError
 from cloud_pruner.evaluation import evaluate
@@ -63,7 +61,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the class sets (default: 0)")
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes to use (default: 1)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a line for each class set and method here")
-    parser.add_argument("--plot", type=_png, metavar="FILE.png", help="draw size and accuracy (needs capnn[plots])")
+    parser.add_argument("--plot", type=png_file, metavar="FILE.png", help="draw size and accuracy (needs capnn[plots])")
     parser.add_argument("--json", action="store_true", help="print means and single class sets as JSON")
     parser.set_defaults(run=_run)
 
@@ -71,9 +69,8 @@ def add_command(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     draw = _plotter() if arguments.plot else None
     for path in (arguments.csv, arguments.plot):
-        # Known now rather than after an hour's work.
-        if path is not None and not path.parent.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
+        if path is not None:
+            check_folder(path)
     settings = EvaluationSettings(arguments.methods, arguments.k, arguments.sets, arguments.epsilon, arguments.seed)
     profile = Profile.open(arguments.profile)
     with progress_bar("evaluate") as progress:
@@ -102,12 +99,6 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is no list of whole numbers: write 2,5,10") from None
-
-
-def _png(text: str) -> Path:
-    if not text.endswith(".png"):
-        raise argparse.ArgumentTypeError(f"'{text}' does not end in .png: plots are PNG files")
-    return Path(text)
 
 
 def _plotter() -> Callable[[Sequence[Summary], str], Figure]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,15 @@ if TYPE_CHECKING:
     from cache import Store
     from edge_runtime.commandline import CommandParser
 
-__all__ = ["add_cache_options", "add_preprocessing_options", "open_cache", "positive", "preprocessing_from"]
+__all__ = [
+    "add_cache_options",
+    "add_preprocessing_options",
+    "check_folder",
+    "open_cache",
+    "png_file",
+    "positive",
+    "preprocessing_from",
+]
 
 _CACHE_MEMORY = 64 * 1024 * 1024
 
@@ -76,6 +86,19 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is no list of numbers: write 0.5 or 0.5,0.4,0.3") from None
+
+
+def png_file(text: str) -> Path:
+    """Parse the name of a plot's file."""
+    if not text.endswith(".png"):
+        raise argparse.ArgumentTypeError(f"'{text}' does not end in .png: plots are PNG files")
+    return Path(text)
+
+
+def check_folder(path: Path) -> None:
+    """Raise unless there is a folder for the file `path`: known before the work rather than after it."""
+    if not path.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
 
 
 def positive(text: str) -> int:

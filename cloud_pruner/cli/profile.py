@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import errno
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cloud_pruner.cli.options import add_preprocessing_options, positive, preprocessing_from
+from cloud_pruner.cli.options import add_preprocessing_options, check_folder, png_file, positive, preprocessing_from
 from cloud_pruner.cli.terminal import print_json, print_table, progress_bar
 from cloud_pruner.errors import ImageDataError, MissingExtraError
 from cloud_pruner.images import load_images
@@ -21,6 +18,7 @@ from edge_runtime.durable import write_durably
 from edge_runtime.flatmodel import read_graph
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
     from matplotlib.figure import Figure
@@ -69,7 +67,7 @@ def add_command(commands: Any) -> None:
         help="store firing rates in 3 bits, as the paper does: a tenth of the space, the same cuts but for a few units",
     )
     parser.add_argument(
-        "--plot", type=_png, metavar="FILE.png", help="draw the class clusters of each layer (needs capnn[plots])"
+        "--plot", type=png_file, metavar="FILE.png", help="draw the class clusters of each layer (needs capnn[plots])"
     )
     parser.add_argument("--json", action="store_true", help="print a summary as JSON")
     add_preprocessing_options(parser)
@@ -113,20 +111,13 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _png(text: str) -> Path:
-    if not text.endswith(".png"):
-        raise argparse.ArgumentTypeError(f"'{text}' does not end in .png: plots are PNG files")
-    return Path(text)
-
-
 def _plotter(path: Path) -> Callable[[Sequence[LayerProfile], Sequence[str]], Figure]:
     """Import what draws, and see that there is a folder for `path`, before any work is done."""
     try:
         from cloud_pruner.cluster_plot import cluster_plot  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise MissingExtraError("--plot needs capnn[plots]: pip install 'capnn[plots]'") from error
-    if not path.parent.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
+    check_folder(path)
     return cluster_plot
 
 

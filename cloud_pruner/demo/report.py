@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,7 +14,7 @@ from cloud_pruner.demo.errors import DemoError
 from cloud_pruner.demo.plots import accuracy_plot, savings_plot, timeline_plot
 from cloud_pruner.demo.teller import FROM
 from cloud_pruner.demo.users import interests_text
-from edge_runtime.durable import replace_folder
+from edge_runtime.durable import replaced_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,13 +38,8 @@ def report_folder(output: Path) -> Iterator[Path]:
         There is something else at `output`.
     """
     _check_replaceable(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    with replaced_folder(output) as scratch:
         yield scratch
-        replace_folder(output, scratch)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _check_replaceable(output: Path) -> None:
