@@ -2,12 +2,12 @@
 
 The rules (Learn then Test with a fixed sequence: Angelopoulos et al., Ann. Appl. Stat. 2025, arXiv 2110.01052)
 ----------------------------------------------------------------------------------------------------------------
-1. Cuts 0 (nothing pruned), 1, ..., J, their order, the test, epsilon, delta and where the walk starts are fixed before
-   the *certify* images are looked at. The images of a class are independent draws of it.
+1. Cuts 0 (nothing pruned), 1, ..., J, their order, the test, epsilon and delta are fixed before the *certify* images
+   are looked at. The images of a class are independent draws of it.
 2. At each cut, each class of the user has a p-value for "this class loses epsilon or more" (`loss_tests`). The cut's is
    the largest: it can only be harmful if some class's hypothesis is true.
-3. The walk goes from `start` on and stops at the first cut whose p-value is above delta. The last that passed is
-   shipped; cut 0, which loses nothing, if none did.
+3. The walk goes from cut 1 on and stops at the first whose p-value is above delta. The last that passed is shipped;
+   cut 0, which loses nothing, if none did.
 
 Then, with a probability of at least 1 - delta over the certify images, no class loses more than epsilon with the
 shipped cut: to ship a harmful cut the walk has to pass the first harmful one that it comes to, and which one that is
@@ -150,7 +150,6 @@ def walk(
     epsilon: float,
     delta: float,
     test: LossTest,
-    start: int = 0,
 ) -> Walk:
     """Certify cuts along a path (see the module's rules).
 
@@ -165,19 +164,14 @@ def walk(
         Top-1 accuracy that each class may lose, in (0, 1).
     delta
         Probability, over the certify images, that some class loses more all the same; in (0, 1).
-    start
-        The first cut to test, chosen without the certify images; 0 starts like 1. If it fails, nothing before it is
-        tried: that would be a second walk on the same images.
 
     Raises
     ------
     ValueError
-        `epsilon` or `delta` is not in (0, 1), `start` is not on the path, there are no classes, or the counts of a cut
-        are of other images than those of cut 0.
+        `epsilon` or `delta` is not in (0, 1), there are no classes, or the counts of a cut are of other images than
+        those of cut 0.
     """
     check_shares(epsilon, delta)
-    if not 0 <= start <= steps:
-        raise ValueError(f"start is {start}: the path has the cuts 0 to {steps}")
     untouched = {label: PairedCounts(c.images, c.base, 0, 0) for label, c in count(0).items()}
     if not untouched:
         raise ValueError("no classes: there is nothing to certify")
@@ -198,12 +192,11 @@ def walk(
             too_few_images=too_few_images,
         )
 
-    first = max(start, 1)
-    ideal = step(first, {label: PairedCounts(c.images, c.base, 0, c.images - c.base) for label, c in untouched.items()})
+    ideal = step(1, {label: PairedCounts(c.images, c.base, 0, c.images - c.base) for label, c in untouched.items()})
     if steps and ideal.p_value > delta:
         return Walk(0, (), shortfall(ideal, untouched[ideal.worst], too_few_images=True))
     shipped, done = 0, []
-    for number in range(first, steps + 1):
+    for number in range(1, steps + 1):
         counts = count(number)
         if {label: (c.images, c.base) for label, c in counts.items()} != {
             label: (c.images, c.base) for label, c in untouched.items()

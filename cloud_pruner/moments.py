@@ -1,4 +1,4 @@
-"""Per class: how often each channel of an activation fires, and its first and second moments."""
+"""Per class: how often each channel of an activation fires, and its mean."""
 
 from __future__ import annotations
 
@@ -28,13 +28,12 @@ class ChannelMoments:
     ----------
     firing_rates
         `(channels, classes) float32`: fraction of values that are not zero (CAP'NN, section III).
-    means, second_moments
-        `(channels, classes) float32`: of the values and of their squares; real values, also of quantised tensors.
+    means
+        `(channels, classes) float32`: of the values; real values, also of quantised tensors.
     """
 
     firing_rates: NDArray[np.float32]
     means: NDArray[np.float32]
-    second_moments: NDArray[np.float32]
 
 
 class MomentSums:
@@ -49,8 +48,8 @@ class MomentSums:
     """
 
     def __init__(self, channels: Mapping[int, int], classes: int) -> None:
-        # (fires, sum, squares) of each activation.
-        self._sums = {tensor: np.zeros((3, classes, count)) for tensor, count in channels.items()}
+        # (fires, sum) of each activation.
+        self._sums = {tensor: np.zeros((2, classes, count)) for tensor, count in channels.items()}
         self._images = np.zeros(classes)
 
     def add(self, values: Mapping[int, NDArray[np.float32]], labels: NDArray[np.int32]) -> None:
@@ -58,16 +57,15 @@ class MomentSums:
         self._images += np.bincount(labels, minlength=len(self._images))
         for tensor, sums in self._sums.items():
             flat = values[tensor].reshape(len(labels), -1, sums.shape[2])
-            wide = flat.astype(np.float64)
-            for total, part in zip(sums, (flat != 0, wide, wide * wide), strict=True):
+            for total, part in zip(sums, (flat != 0, flat), strict=True):
                 np.add.at(total, labels, part.mean(axis=1, dtype=np.float64))
 
     def of(self, tensor: int) -> ChannelMoments:
         """Return the moments of an activation; NaN for a class without images."""
         with np.errstate(invalid="ignore"):
             means = self._sums[tensor] / self._images[:, None]
-        firing_rates, first, second = (np.ascontiguousarray(part.T, dtype=np.float32) for part in means)
-        return ChannelMoments(firing_rates, first, second)
+        firing_rates, first = (np.ascontiguousarray(part.T, dtype=np.float32) for part in means)
+        return ChannelMoments(firing_rates, first)
 
 
 def exposed(base: BaseModel, tensors: Sequence[int], *, batch: int, name: str = "profiled model") -> LoadedModel:

@@ -72,23 +72,6 @@ def test_nothing_is_shipped_cut_where_the_first_cut_fails():
     assert (result.shipped, result.certified, result.shortfall.cut) == (0, None, 1)
 
 
-def test_a_start_further_along_saves_the_cuts_before_it():
-    path = Path({CAT: 50, DOG: 50}, {CAT: 2, DOG: 2}, {CAT: 3, DOG: 9}, {CAT: 99, DOG: 99})
-    result = path.walk(start=2)
-    assert result.shipped == 3
-    assert path.asked == [0, 2, 3, 4]
-
-
-def test_nothing_before_a_start_that_fails_is_tried():
-    path = Path({CAT: 0, DOG: 0}, {CAT: 10, DOG: 0}, {CAT: 0, DOG: 0})
-    result = path.walk(start=2)
-    assert (result.shipped, path.asked) == (0, [0, 2])
-
-
-def test_the_start_is_the_first_cut_where_none_is_named():
-    assert Path({CAT: 3, DOG: 3}).walk() == Path({CAT: 3, DOG: 3}).walk(start=1)
-
-
 def test_of_equally_bad_classes_the_first_is_named():
     assert Path({DOG: 10, CAT: 10}).walk().shortfall.label == CAT
 
@@ -160,8 +143,6 @@ def test_counts_of_other_images_are_refused(wrong):
     [
         ({"epsilon": 0.0}, "between 0 and 1"),
         ({"delta": 1.0}, "between 0 and 1"),
-        ({"start": 2}, "the path has the cuts 0 to 1"),
-        ({"start": -1}, "the path has the cuts 0 to 1"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
