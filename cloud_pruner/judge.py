@@ -39,20 +39,26 @@ class Judge:
     ----------
     inputs
         `(n, ...) float32`: the classes' images, at the profile's boundary.
+    labels
+        `(n,) int32`: their classes.
+    needed
+        Class -> how many right answers are just enough.
     """
 
     def __init__(self, split: Split, usage: Usage, epsilon: float) -> None:
         rows = [split.rows(label) for label in usage.labels.tolist()]
         self.inputs: NDArray[np.float32] = np.concatenate([split.activations[r] for r in rows])
+        self.labels: NDArray[np.int32] = np.concatenate([split.labels[r] for r in rows])
+        self.needed: dict[int, int] = {}
         self._classes: list[_Class] = []
         end = 0
         for label, r in zip(usage.labels.tolist(), rows, strict=True):
             begin, end = end, end + r.stop - r.start
             right = int((split.predictions[r] == label).sum())
             # At most epsilon is allowed: the smallest number of right answers that is still enough.
-            needed = right - losses_allowed(epsilon, end - begin)
+            self.needed[label] = right - losses_allowed(epsilon, end - begin)
             base_wrong_first = np.argsort(split.predictions[r] == label, kind="stable")
-            self._classes.append(_Class(label, begin + base_wrong_first, right, needed))
+            self._classes.append(_Class(label, begin + base_wrong_first, self.needed[label]))
         # That a class fails is shown with the fewest images where the base is right most often.
         self._classes.sort(key=lambda one: one.wrong_to_fail)
 
@@ -68,20 +74,13 @@ class Judge:
                 return one.label
         return None
 
-    def losses(self, answers: Callable[[NDArray[Any]], NDArray[np.float32]], inputs: NDArray[Any]) -> dict[int, float]:
-        """Return what each class loses on all its images (see `failing`)."""
-        return {one.label: one.loss(answers(inputs[one.images]).argmax(axis=1)) for one in self._classes}
-
 
 class _Class:
     """The images of one class: those that were wrong last, those that were not run, those that were right last."""
 
-    def __init__(self, label: int, order: NDArray[np.int64], base: int, needed: int) -> None:
-        self.label, self.images, self._base, self._needed = label, order, base, needed
+    def __init__(self, label: int, order: NDArray[np.int64], needed: int) -> None:
+        self.label, self.images, self._needed = label, order, needed
         self.wrong_to_fail = len(order) - needed + 1
-
-    def loss(self, predictions: NDArray[np.int64]) -> float:
-        return (self._base - int((predictions == self.label).sum())) / len(self.images)
 
     def passes(
         self, answers: Callable[[NDArray[Any]], NDArray[np.float32]], inputs: NDArray[Any], *, likely: bool

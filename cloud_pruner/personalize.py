@@ -122,7 +122,7 @@ class Personalizer:
         kept, seconds = alike
         walked = None
         try:
-            cuts = self._searcher.fitted(asked.usage, kept, asked.folding)
+            cuts = self._searcher.fitted(asked.usage, kept, asked.folding, asked.request.epsilon)
             counts = self._searcher.count(cuts, asked.usage, "select")
         except PlanError:  # some layer would be left without channels
             count("rejected")

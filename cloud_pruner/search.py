@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from cloud_pruner.allocation import allocate
+from cloud_pruner.balancing import OutputLayer, balance
 from cloud_pruner.elimination import Observed, eliminate
 from cloud_pruner.fold_fitting import RIDGE, FoldFitter
 from cloud_pruner.judge import Judge, paired_counts
@@ -48,8 +49,8 @@ __all__ = ["LayerChoice", "PathCut", "SearchResult", "Searcher"]
 # Before the cut that was found, certification walks to a safe one and to one close to it: as powers of its cost. More
 # would only give the walk more places to end at (decision 0011).
 _STATIONS: Final = (0.2, 0.8)
-# How often folds are fitted to one choice of units, with more weight on the classes that lost more than others the
-# time before; by which factor per loss, and beyond which loss that is given up.
+# How often folds are fitted to one choice of units, with more weight on the classes that lacked more answers than
+# others the time before; by which factor for what they lack, and beyond which lack that is given up.
 _ROUNDS: Final = 2
 _EMPHASIS: Final = 15.0
 _HOPELESS: Final = 0.12
@@ -114,6 +115,7 @@ class Searcher:
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
         self._segments = Segments(profile.base, profile.boundary)
+        self._output = OutputLayer(profile.base, list(profile.groups.values()))
         self._grams: dict[Reader, NDArray[np.float64]] = {}
 
     def search(
@@ -144,7 +146,7 @@ class Searcher:
         split = self.profile.splits["select"]
         judge = Judge(split, usage, epsilon)
         if method.variant is None:
-            found = self._along_path(usage, epsilon, judge, folding, objective, progress)
+            found = self._along_path(usage, judge, folding, objective, progress)
         else:
             found = self._by_layers(usage, method, epsilon, judge, folding, progress)
         cuts, figures, path = found
@@ -157,8 +159,12 @@ class Searcher:
         )
         return SearchResult(cuts, layers, tuple(path), time.perf_counter() - start)
 
-    def fitted(self, usage: Usage, kept: Mapping[int, NDArray[np.int64]], folding: Folding) -> tuple[LayerCut, ...]:
+    def fitted(
+        self, usage: Usage, kept: Mapping[int, NDArray[np.int64]], folding: Folding, epsilon: float
+    ) -> tuple[LayerCut, ...]:
         """Return the cuts that keep `kept` (group number -> units, ascending), with folds for `usage`.
+
+        Outputs are balanced where some class would lose more than `epsilon` on the select images and that can help.
 
         Raises
         ------
@@ -169,7 +175,8 @@ class Searcher:
             groups = [self.profile.groups[layer.group] for layer in self.profile.layers]
             pruned = [group for group in groups if len(kept[group.group]) < group.units]
             return tuple(LayerCut(group.tensor, group.units, kept[group.group]) for group in pruned)
-        return self._fitter(usage).cuts(kept, folding)
+        cuts = self._fitter(usage).cuts(kept, folding)
+        return self._within(Judge(self.profile.splits["select"], usage, epsilon), cuts)[0] or cuts
 
     def count(self, cuts: Sequence[LayerCut] | None, usage: Usage, split: str) -> dict[int, PairedCounts]:
         """Count what base and cut get right of each class of `usage` on the images of `split`; None: as the base."""
@@ -197,11 +204,10 @@ class Searcher:
         return cuts, [one.figure for one in accepted], [first(count) for count in range(1, len(cuts) + 1)]
 
     def _along_path(
-        self, usage: Usage, epsilon: float, judge: Judge, folding: Folding, objective: Objective, progress: Progress
+        self, usage: Usage, judge: Judge, folding: Folding, objective: Objective, progress: Progress
     ) -> _Found:
         fitter = self._fitter(usage)
         path = self._path(usage, fitter, objective)
-        suffix = self.profile.suffix
         images_of = _class_of_images(self.profile, usage)
         found: dict[int, tuple[tuple[LayerCut, ...], NDArray[np.float64]]] = {}
 
@@ -211,18 +217,13 @@ class Searcher:
             kept = path.kept(number)
             fitter.weights = alike
             for left in reversed(range(_ROUNDS)):
-                cuts = fitter.cuts(kept, folding)
-                answers = _answers(load(suffix, cuts, len(judge.inputs)))
-                failing = judge.failing(answers, judge.inputs)
-                if failing is None:
+                cuts, lacking = self._within(judge, fitter.cuts(kept, folding))
+                if cuts is not None:
                     found[number] = cuts, fitter.weights
                     return True
-                if left == 0 or folding != "linear":
+                if left == 0 or folding != "linear" or max(lacking.values()) > _HOPELESS:
                     return False
-                losses = judge.losses(answers, judge.inputs)
-                if max(losses.values()) > epsilon + _HOPELESS:
-                    return False
-                fitter.weights = _emphasised(fitter.weights, images_of, losses)
+                fitter.weights = _emphasised(fitter.weights, images_of, lacking)
             return False
 
         taken, _ = search_path(path, passes, progress)
@@ -234,13 +235,35 @@ class Searcher:
             kept = path.kept(number)
 
             def make() -> tuple[LayerCut, ...]:
+                if number == taken:
+                    return cuts
                 fitter.weights = weights
-                return cuts if number == taken else fitter.cuts(kept, folding)
+                milder = fitter.cuts(kept, folding)
+                return self._within(judge, milder)[0] or milder
 
             return PathCut(kept, make)
 
         way = [station(number) for number in stations(path, taken, _STATIONS)]
         return cuts, [None] * len(self.profile.layers), way
+
+    def _within(self, judge: Judge, cuts: tuple[LayerCut, ...]) -> tuple[tuple[LayerCut, ...] | None, dict[int, float]]:
+        """Return `cuts`, with balanced outputs where it takes that, if no class then loses too much; else None.
+
+        Also return the share of its images on which each class lacks right answers; empty where none does.
+        """
+
+        def answers(cuts: tuple[LayerCut, ...]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+            return _answers(load(self.profile.suffix, cuts, len(judge.inputs)))
+
+        as_they_are = answers(cuts)
+        if judge.failing(as_they_are, judge.inputs) is None:
+            return cuts, {}
+        balanced = balance(self._output.logits(as_they_are(judge.inputs)), judge.labels, judge.needed)
+        if balanced.worst <= 0:
+            raised = self._output.raised(cuts, balanced.constants, list(judge.needed))
+            if raised is not None and judge.failing(answers(raised), judge.inputs) is None:
+                return raised, {}
+        return None, balanced.lacking
 
     def _path(self, usage: Usage, fitter: FoldFitter, objective: Objective) -> CutPath:
         profile = self.profile
@@ -299,12 +322,12 @@ def _class_of_images(profile: Profile, usage: Usage) -> NDArray[np.int32]:
 
 
 def _emphasised(
-    weights: NDArray[np.float64], classes: NDArray[np.int32], losses: Mapping[int, float]
+    weights: NDArray[np.float64], classes: NDArray[np.int32], lacking: Mapping[int, float]
 ) -> NDArray[np.float64]:
-    """Return the images' weights with more on classes that lost more than the mean, and less on the others."""
-    mean = float(np.mean(list(losses.values())))
+    """Return the images' weights with more on classes that lack more than the mean, and less on the others."""
+    mean = float(np.mean(list(lacking.values())))
     changed = weights.copy()
-    for label, loss in losses.items():
-        changed[classes == label] *= np.exp(np.clip(_EMPHASIS * (loss - mean), -1.0, 1.0))
+    for label, share in lacking.items():
+        changed[classes == label] *= np.exp(np.clip(_EMPHASIS * (share - mean), -1.0, 1.0))
     normalised: NDArray[np.float64] = changed / changed.sum()
     return normalised
