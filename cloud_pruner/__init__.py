@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ProfileError,
         PrunerError,
         RequestError,
+        SigningKeyError,
     )
     from cloud_pruner.images import ImageSet, load_images
     from cloud_pruner.personalize import Personalized, Personalizer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cloud_pruner.profiling import ProfileSettings, build_profile
     from cloud_pruner.requests import PruneRequest
     from cloud_pruner.service import make_service
+    from cloud_pruner.signer import Signer
 
 __all__ = [
     "ConversionError",
@@ -43,6 +45,8 @@ __all__ = [
     "PruneRequest",
     "PrunerError",
     "RequestError",
+    "Signer",
+    "SigningKeyError",
     "build_profile",
     "convert",
     "load_images",
@@ -58,6 +62,7 @@ _MODULES: Final = {
         "ProfileError",
         "PrunerError",
         "RequestError",
+        "SigningKeyError",
     ),
     "images": ("ImageSet", "load_images"),
     "personalize": ("Personalized", "Personalizer"),
@@ -65,6 +70,7 @@ _MODULES: Final = {
     "profiling": ("ProfileSettings", "build_profile"),
     "requests": ("PruneRequest",),
     "service": ("make_service",),
+    "signer": ("Signer",),
 }
 
 

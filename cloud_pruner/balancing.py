@@ -37,7 +37,6 @@ _SHRINKS: Final = 0.93
 _STEPS: Final = 60
 # What a constant that cannot be had exactly may miss at other outputs, against one of the user's classes.
 _OTHERS: Final = 0.1
-_LEAST_PROBABILITY: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,16 +100,12 @@ class OutputLayer:
     ----------
     reader
         It, as a reader of a prunable group; None where it reads none, or something else lies behind it.
-    gives_probabilities
-        Whether a softmax follows.
     """
 
     def __init__(self, base: BaseModel, groups: Sequence[PrunableGroup]) -> None:
-        kinds, operator = [], base.graph.producer.get(base.graph.outputs[0])
+        operator = base.graph.producer.get(base.graph.outputs[0])
         while operator is not None and operator.kind in _PASSED:
-            kinds.append(operator.kind)
             operator = base.graph.producer.get(operator.input(0))
-        self.gives_probabilities = "SOFTMAX" in kinds
         self.reader: Reader | None = None
         if operator is None or operator.options.get("activation", 0) != 0:
             return
@@ -121,10 +116,6 @@ class OutputLayer:
             # Each unit's offset is added wherever the unit is read: at all kernel positions, and places of a map.
             summed = weights.reshape(len(weights), -1, weights.shape[-1]).sum(axis=1)
             self._weights: NDArray[np.float64] = summed[:, self.reader.columns].sum(axis=1)
-
-    def logits(self, outputs: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-        """Return the network's outputs `(images, classes)` as logits, but for a constant of each image."""
-        return np.log(np.maximum(outputs, _LEAST_PROBABILITY)) if self.gives_probabilities else outputs
 
     def raised(
         self, cuts: Sequence[LayerCut], constants: NDArray[np.float64], classes: Sequence[int]

@@ -6,6 +6,7 @@ PrunerError
 ├── ProfileError       (ValueError)   a profile folder that is missing, damaged, or of another model
 ├── RequestError       (ValueError)   a wish that cannot be met: unknown classes, bad weights, an impossible epsilon
 ├── CertificationError (RequestError) a guarantee that the profile's images are too few for
+├── SigningKeyError    (ValueError)   a folder of signing keys that is missing, damaged, or open to others
 └── MissingExtraError  (ImportError)  a package of an optional extra is not installed
 
 Every message says what was wrong, where, and what to do about it, on one line.
@@ -21,6 +22,7 @@ __all__ = [
     "ProfileError",
     "PrunerError",
     "RequestError",
+    "SigningKeyError",
 ]
 
 
@@ -46,6 +48,10 @@ class RequestError(PrunerError, ValueError):
 
 class CertificationError(RequestError):
     """The images at hand are too few to certify anything at the wanted epsilon and delta."""
+
+
+class SigningKeyError(PrunerError, ValueError):
+    """A folder of signing keys is missing, damaged or open to others, or a key cannot be made or taken out."""
 
 
 class MissingExtraError(PrunerError, ImportError):

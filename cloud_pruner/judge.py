@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from cloud_pruner.profile import Split
     from cloud_pruner.variants import Usage
 
-__all__ = ["Judge", "losses_allowed", "paired_counts"]
+__all__ = ["Judge", "losses_allowed", "paired_counts", "standard_error"]
 
 # Fewer images at a time are hardly quicker.
 _LEAST: Final = 8
@@ -25,6 +26,14 @@ _LEAST: Final = 8
 def losses_allowed(epsilon: float, images: int) -> int:
     """Return how many right answers a class may lose, of so many images."""
     return int(epsilon * images + 1e-9)
+
+
+def standard_error(epsilon: float, images: int) -> float:
+    """Return the standard error of a loss of `epsilon`, measured on so many images of a class.
+
+    Lost answers are counted like events that are rare and independent: of n images epsilon n, give or take its root.
+    """
+    return math.sqrt(epsilon / images)
 
 
 class Judge:

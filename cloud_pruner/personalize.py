@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 import time
 from contextlib import ExitStack
@@ -16,8 +15,9 @@ from cloud_pruner.allocation import WeightCosts
 from cloud_pruner.asked import Asked
 from cloud_pruner.certification import walk
 from cloud_pruner.errors import CertificationError
-from cloud_pruner.judge import losses_allowed
+from cloud_pruner.judge import losses_allowed, standard_error
 from cloud_pruner.loss_tests import LOSS_TESTS
+from cloud_pruner.manifests import base_manifest, complete
 from cloud_pruner.near_hits import NEAR_SHARE, NearHit, NearHits
 from cloud_pruner.personalized import Personalized, decode, encode, fields_of
 from cloud_pruner.progress import no_progress
@@ -160,12 +160,11 @@ class Personalizer:
     def _aim(self, asked: Asked) -> float:
         """Return what a search may let each class lose that is to be certified: epsilon less one standard error of it.
 
-        What loses all of epsilon on the *select* images can hardly be shown to lose less on others. Lost answers are
-        counted like events that are rare and independent: of n images epsilon n, give or take its root.
+        What loses all of epsilon on the *select* images can hardly be shown to lose less on others.
         """
         epsilon, split = asked.request.epsilon, self.profile.splits["select"]
         images = min(len(split.labels[split.rows(label)]) for label in asked.usage.labels.tolist())
-        return max(epsilon - math.sqrt(epsilon / images), 0.0)
+        return max(epsilon - standard_error(epsilon, images), 0.0)
 
     def _certify(
         self, asked: Asked, path: Sequence[PathCut], share: float
@@ -206,7 +205,7 @@ class Personalizer:
         """Emit the file of `cuts` and describe it; `found` may go further, `selected` are counts on *select* images."""
         profile, request, classes = self.profile, asked.request, self.profile.classes
         plan = PruningPlan(profile.base.digest, cuts)
-        model = profile.base.apply(plan)
+        packed, model = plan.to_bytes(), profile.base.apply(plan)
         digest, parameters = digest_of(model), read_graph(model).parameters
         certificate, shortfall, held_out = None, "", None
         steps: list[dict[str, ClassEvidence]] = []
@@ -238,8 +237,8 @@ class Personalizer:
         )
         kept = {profile.base.channels.group_of(cut.tensor): len(cut.kept) for cut in cuts}
         return Personalized(
-            manifest=manifest,
-            plan=plan.to_bytes(),
+            manifest=complete(manifest, packed, model),
+            plan=packed,
             model=model,
             held_out=_figures(held_out or self._searcher.count(cuts, asked.usage, "certify"), classes),
             shortfall=shortfall,
@@ -248,27 +247,6 @@ class Personalizer:
             walk=tuple(steps),
             seconds=0.0,
         )
-
-
-def base_manifest(profile: Profile) -> Manifest:
-    """Return the manifest of the profiled base model itself, which a device starts with."""
-    base = profile.base
-    return Manifest(
-        digest=base.digest,
-        bytes=len(base.content),
-        base=base.digest,
-        profile=profile.digest,
-        classes=profile.classes,
-        preprocessing=profile.preprocessing,
-        usage={},
-        variant="none",
-        epsilon=0.0,
-        guarantee="none",
-        relative_size=1.0,
-        parameters=base.graph.parameters,
-        per_class={},
-        cache_tier="none",
-    )
 
 
 def _figures(counts: Mapping[int, PairedCounts], classes: tuple[str, ...]) -> dict[str, ClassFigures]:

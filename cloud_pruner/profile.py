@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BASE_FILE", "MANIFEST_FILE", "PROFILE_VERSION", "SPLITS", "LayerProfile", "Profile", "Split"]
 
-PROFILE_VERSION: Final = 3
+PROFILE_VERSION: Final = 4
 MANIFEST_FILE: Final = "manifest.json"
 BASE_FILE: Final = "base.tflite"
 SPLITS: Final = ("profile", "select", "certify", "report")
@@ -138,6 +138,8 @@ class Profile:
     confusion
         `(classes, classes) int64`: images of the row's class (of the select split) that the base takes for the
         column's.
+    temperature
+        What the logarithms of the base's probabilities are to be divided by, to be right as such (`calibration`).
     """
 
     folder: Path
@@ -151,6 +153,7 @@ class Profile:
     taylor: Mapping[int, TaylorMoments]
     certify_digest: str
     confusion: NDArray[np.int64]
+    temperature: float
 
     @cached_property
     def suffix(self) -> Part:
@@ -246,6 +249,7 @@ def _open(folder: Path, manifest: dict[str, Any], digest: str) -> Profile:
             "".join(manifest["arrays"][f"certify_{part}"]["sha256"] for part in ("activations", "labels")).encode()
         ),
         confusion=arrays["confusion"],
+        temperature=float(manifest["temperature"]),
     )
 
 

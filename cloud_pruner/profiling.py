@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from cloud_pruner.calibration import IMAGES_MAX, logits_of, temperature
 from cloud_pruner.clusters import cluster_classes
 from cloud_pruner.errors import ImageDataError, ProfileError
 from cloud_pruner.firing_rates import pack, unpack
@@ -24,6 +25,7 @@ from cloud_pruner.sensitivity import sensitivities
 from edge_runtime.digests import digest_of_file
 from edge_runtime.durable import replaced_folder
 from edge_runtime.flatmodel import BaseModel, normalize, separators
+from edge_runtime.serving import ends_in_softmax
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -193,6 +195,7 @@ class _Measurement:
         self._preprocessing, self._folder, self._progress = preprocessing, folder, progress
         self._boundary = _boundary(base, groups)
         self._arrays: dict[str, dict[str, Any]] = {}
+        self._temperature = 1.0
 
     def write(self, parts: dict[str, tuple[ImageSet, NDArray[np.int64]]], *, three_bit_rates: bool) -> None:
         self._total = sum(len(rows) for _, rows in parts.values())
@@ -212,6 +215,7 @@ class _Measurement:
             "classes": list(self._classes),
             "preprocessing": self._preprocessing.to_dict(),
             "boundary": self._boundary,
+            "temperature": self._temperature,
             "layers": [
                 {"name": group.name, "group": group.group, "tensor": group.tensor, "units": group.units}
                 for group in self._groups
@@ -243,6 +247,8 @@ class _Measurement:
             self._folder / f"{split}_activations.npy", mode="w+", dtype=np.float32, shape=(len(rows), *shape)
         )
         predictions = np.empty(len(rows), dtype=np.int32)
+        calibrated_on = np.arange(0, len(rows), -(-len(rows) // IMAGES_MAX)) if split == "select" else np.empty(0, int)
+        outputs = np.empty((len(calibrated_on), len(self._classes)), dtype=np.float32)
         for start in range(0, len(rows), _BATCH):
             chunk = slice(start, min(start + _BATCH, len(rows)))
             inputs = self._preprocessing.apply(images.pixels[rows[chunk]])
@@ -254,6 +260,8 @@ class _Measurement:
             values[graph.inputs[0]] = inputs
             activations[chunk] = values[self._boundary]
             predictions[chunk] = values[graph.outputs[0]].argmax(axis=1)
+            here = (calibrated_on >= chunk.start) & (calibrated_on < chunk.stop)
+            outputs[here] = values[graph.outputs[0]][calibrated_on[here] - chunk.start]
             moments.add(values, labels[chunk])
             self._done += chunk.stop - chunk.start
             self._progress(f"{split} images", self._done, self._total)
@@ -268,6 +276,8 @@ class _Measurement:
             confusion = np.zeros((len(self._classes), len(self._classes)), dtype=np.int64)
             np.add.at(confusion, (labels, predictions), 1)
             self._save("confusion", confusion)
+            logits = logits_of(outputs, are_probabilities=ends_in_softmax(graph))
+            self._temperature = temperature(logits, labels[calibrated_on])
 
     def _save_firing(self, number: int, group: PrunableGroup, moments: MomentSums, *, three_bit: bool) -> None:
         """Save the largest firing rate, and mean, that any of a group's members has of each unit; cluster by rates."""

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from cloud_pruner.allocation import allocate
 from cloud_pruner.balancing import OutputLayer, balance
+from cloud_pruner.calibration import logits_of
 from cloud_pruner.elimination import Observed, eliminate
 from cloud_pruner.fold_fitting import RIDGE, FoldFitter
-from cloud_pruner.judge import Judge, paired_counts
+from cloud_pruner.judge import Judge, paired_counts, standard_error
 from cloud_pruner.layer_search import search_layers
 from cloud_pruner.path_search import search_path, stations
 from cloud_pruner.progress import no_progress
 from cloud_pruner.segments import Segments, load
 from cloud_pruner.sensitivity import gram, scaled, weighted_by_gradients
 from edge_runtime.flatmodel import LayerCut
+from edge_runtime.serving import ends_in_softmax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from cloud_pruner.groups import PrunableGroup, Reader
     from cloud_pruner.loss_tests import PairedCounts
     from cloud_pruner.methods import Method
-    from cloud_pruner.profile import LayerProfile, Profile
+    from cloud_pruner.profile import LayerProfile, Profile, Split
     from cloud_pruner.progress import Progress
     from cloud_pruner.variants import Usage
     from edge_runtime.interpreter import LoadedModel
@@ -54,6 +57,8 @@ _STATIONS: Final = (0.2, 0.8)
 _ROUNDS: Final = 2
 _EMPHASIS: Final = 15.0
 _HOPELESS: Final = 0.12
+# What classes keep to spare, in standard errors of their loss, where outputs were fitted to the images that judge them.
+_SPARE: Final = 0.5
 # Up to so many units a layer's W^T W is kept for later requests: 8 MB. Beyond, it is worked out again.
 _REMEMBERED: Final = 1024
 
@@ -106,6 +111,20 @@ class SearchResult:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What a cut may lose as it is, and what once its outputs were balanced on the images it is judged by: less."""
+
+    as_it_is: Judge
+    balanced: Judge
+
+    @classmethod
+    def of(cls, split: Split, usage: Usage, epsilon: float) -> _Bounds:
+        images = min(int((split.labels == label).sum()) for label in usage.labels.tolist())
+        spare = _SPARE * standard_error(epsilon, images)
+        return cls(Judge(split, usage, epsilon), Judge(split, usage, max(epsilon - spare, 0.0)))
+
+
 class Searcher:
     """Searches cuts on one profile. Not safe for use by two threads at once.
 
@@ -116,6 +135,7 @@ class Searcher:
         self.profile = profile
         self._segments = Segments(profile.base, profile.boundary)
         self._output = OutputLayer(profile.base, list(profile.groups.values()))
+        self._logits = partial(logits_of, are_probabilities=ends_in_softmax(profile.base.graph))
         self._grams: dict[Reader, NDArray[np.float64]] = {}
 
     def search(
@@ -144,10 +164,10 @@ class Searcher:
         start = time.perf_counter()
         folding = method.folding if folding is None else folding
         split = self.profile.splits["select"]
-        judge = Judge(split, usage, epsilon)
         if method.variant is None:
-            found = self._along_path(usage, judge, folding, objective, progress)
+            found = self._along_path(usage, _Bounds.of(split, usage, epsilon), folding, objective, progress)
         else:
+            judge = Judge(split, usage, epsilon)
             found = self._by_layers(usage, method, epsilon, judge, folding, progress)
         cuts, figures, path = found
         progress("done", 1, 1)
@@ -176,7 +196,7 @@ class Searcher:
             pruned = [group for group in groups if len(kept[group.group]) < group.units]
             return tuple(LayerCut(group.tensor, group.units, kept[group.group]) for group in pruned)
         cuts = self._fitter(usage).cuts(kept, folding)
-        return self._within(Judge(self.profile.splits["select"], usage, epsilon), cuts)[0] or cuts
+        return self._within(_Bounds.of(self.profile.splits["select"], usage, epsilon), cuts)[0] or cuts
 
     def count(self, cuts: Sequence[LayerCut] | None, usage: Usage, split: str) -> dict[int, PairedCounts]:
         """Count what base and cut get right of each class of `usage` on the images of `split`; None: as the base."""
@@ -204,7 +224,7 @@ class Searcher:
         return cuts, [one.figure for one in accepted], [first(count) for count in range(1, len(cuts) + 1)]
 
     def _along_path(
-        self, usage: Usage, judge: Judge, folding: Folding, objective: Objective, progress: Progress
+        self, usage: Usage, bounds: _Bounds, folding: Folding, objective: Objective, progress: Progress
     ) -> _Found:
         fitter = self._fitter(usage)
         path = self._path(usage, fitter, objective)
@@ -217,7 +237,7 @@ class Searcher:
             kept = path.kept(number)
             fitter.weights = alike
             for left in reversed(range(_ROUNDS)):
-                cuts, lacking = self._within(judge, fitter.cuts(kept, folding))
+                cuts, lacking = self._within(bounds, fitter.cuts(kept, folding))
                 if cuts is not None:
                     found[number] = cuts, fitter.weights
                     return True
@@ -239,29 +259,33 @@ class Searcher:
                     return cuts
                 fitter.weights = weights
                 milder = fitter.cuts(kept, folding)
-                return self._within(judge, milder)[0] or milder
+                return self._within(bounds, milder)[0] or milder
 
             return PathCut(kept, make)
 
         way = [station(number) for number in stations(path, taken, _STATIONS)]
         return cuts, [None] * len(self.profile.layers), way
 
-    def _within(self, judge: Judge, cuts: tuple[LayerCut, ...]) -> tuple[tuple[LayerCut, ...] | None, dict[int, float]]:
+    def _within(
+        self, bounds: _Bounds, cuts: tuple[LayerCut, ...]
+    ) -> tuple[tuple[LayerCut, ...] | None, dict[int, float]]:
         """Return `cuts`, with balanced outputs where it takes that, if no class then loses too much; else None.
 
         Also return the share of its images on which each class lacks right answers; empty where none does.
         """
+        inputs = bounds.as_it_is.inputs
 
         def answers(cuts: tuple[LayerCut, ...]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-            return _answers(load(self.profile.suffix, cuts, len(judge.inputs)))
+            return _answers(load(self.profile.suffix, cuts, len(inputs)))
 
         as_they_are = answers(cuts)
-        if judge.failing(as_they_are, judge.inputs) is None:
+        if bounds.as_it_is.failing(as_they_are, inputs) is None:
             return cuts, {}
-        balanced = balance(self._output.logits(as_they_are(judge.inputs)), judge.labels, judge.needed)
+        judge = bounds.balanced
+        balanced = balance(self._logits(as_they_are(inputs)), judge.labels, judge.needed)
         if balanced.worst <= 0:
             raised = self._output.raised(cuts, balanced.constants, list(judge.needed))
-            if raised is not None and judge.failing(answers(raised), judge.inputs) is None:
+            if raised is not None and judge.failing(answers(raised), inputs) is None:
                 return raised, {}
         return None, balanced.lacking
 

@@ -16,11 +16,14 @@ from edge_runtime.errors import (
     MessageError,
     ModelFileError,
     PlanError,
+    SignatureError,
+    UnknownKeyError,
 )
 from edge_runtime.interpreter import LoadedModel
 from edge_runtime.monitor import UsageMonitor
 from edge_runtime.preprocessing import Preprocessing
-from edge_runtime.wire import ClassFigures, Manifest, PersonalizeAnswer, PersonalizeRequest
+from edge_runtime.signing import SignedManifest, TrustedKeys
+from edge_runtime.wire import ClassFigures, Manifest, PersonalizeRequest
 
 __all__ = [
     "ClassFigures",
@@ -34,10 +37,13 @@ __all__ = [
     "Manifest",
     "MessageError",
     "ModelFileError",
-    "PersonalizeAnswer",
     "PersonalizeRequest",
     "PlanError",
     "Prediction",
     "Preprocessing",
+    "SignatureError",
+    "SignedManifest",
+    "TrustedKeys",
+    "UnknownKeyError",
     "UsageMonitor",
 ]

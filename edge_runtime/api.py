@@ -1,10 +1,11 @@
-"""The daemon's HTTP face, on a loopback port.
+"""The daemon's HTTP face, on a loopback port or a Unix socket.
 
 ===========================  ==========================================================================================
 `POST /v1/classify`          an image (PNG, JPEG, BMP, GIF, WebP or PPM, whatever the content type), or with
                              `Content-Type: application/octet-stream` raw pixels: height x width x channels bytes,
                              row by row, in RGB order or grey, of the model's exact size. Answers a `Prediction` in JSON
 `GET /v1/status`             `EdgeDaemon.status` in JSON
+`GET /metrics`               the same and more for Prometheus, in its text format
 `GET /livez`, `GET /readyz`  200 while the background thread runs, and once there is a model to serve; else 503
 ===========================  ==========================================================================================
 
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edge_runtime.errors import EdgeError, InputError
@@ -48,7 +49,7 @@ def make_app(daemon: EdgeDaemon) -> Starlette:
 
     async def classify(request: Request) -> JSONResponse:
         body = await bounded_body(
-            request, daemon.config.body_bytes_max, "send a smaller picture, or raise body_bytes_max"
+            request, daemon.config.api.body_bytes_max, "send a smaller picture, or raise body_bytes_max"
         )
         if not daemon.ready:
             raise HTTPException(503, "there is no model yet: the base model is still to be fetched, see /v1/status")
@@ -63,6 +64,11 @@ def make_app(daemon: EdgeDaemon) -> Starlette:
     async def status(_request: Request) -> JSONResponse:
         return JSONResponse(daemon.status())
 
+    async def metrics(_request: Request) -> Response:
+        from edge_runtime.metrics import CONTENT_TYPE, metrics_text  # noqa: PLC0415 - for those who ask for it
+
+        return Response(metrics_text(daemon.status(), daemon.records.latencies()), media_type=CONTENT_TYPE)
+
     async def livez(_request: Request) -> JSONResponse:
         return JSONResponse({"alive": daemon.alive}, 200 if daemon.alive else 503)
 
@@ -73,6 +79,7 @@ def make_app(daemon: EdgeDaemon) -> Starlette:
         routes=[
             Route("/v1/classify", classify, methods=["POST"]),
             Route("/v1/status", status),
+            Route("/metrics", metrics),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],

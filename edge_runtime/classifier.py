@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_runtime.errors import ModelFileError
+from edge_runtime.observation import Observation
 from edge_runtime.serving import Models, ServingModel, load_models
 from edge_runtime.slots import ModelSlots
 
@@ -71,11 +72,12 @@ class EdgeClassifier:
     ----------
     models
         What to classify with.
-    counted
-        Called with each class that counts as usage: every prediction while the base serves, the audited ones while a
-        cut does. Without it nothing is audited.
+    observed
+        Called with an `Observation` of each answered image, in the thread that asked. Without it nothing is audited.
     audit_every
-        While a cut serves, one in so many images, at a random place among them, is answered by the base.
+        While a cut serves, one in so many images, at a random place among them, is answered by the base; 0 for none.
+    failed
+        Called with a cut that failed while it ran, and its error, before the base answers that image in its place.
 
     Examples
     --------
@@ -85,11 +87,17 @@ class EdgeClassifier:
     """
 
     def __init__(
-        self, models: Models, *, counted: Callable[[str], object] | None = None, audit_every: int = 10
+        self,
+        models: Models,
+        *,
+        observed: Callable[[Observation], object] | None = None,
+        audit_every: int = 10,
+        failed: Callable[[ServingModel, ModelFileError], object] | None = None,
     ) -> None:
         self._models = models
-        self._counted = counted
+        self._observed = observed
         self._audit_every = audit_every
+        self._failed = failed
         self._lock = threading.Lock()
         self._turn = 0
         self._audited_turn = 0
@@ -137,6 +145,11 @@ class EdgeClassifier:
             models = replace(models, cut=cut)
         self._models = models
 
+    def drop_cut(self) -> None:
+        """Let the base serve from the next classification on, where there is one. Called by the thread that swaps."""
+        if self._models.base is not None:
+            self._models = Models(self._models.base)
+
     def classify(self, image: bytes) -> Prediction:
         """Classify a picture: the bytes of a PNG, JPEG, BMP, GIF, WebP or PPM file.
 
@@ -163,17 +176,27 @@ class EdgeClassifier:
 
     def _classify(self, pixels_for: Callable[[ServingModel], NDArray[np.uint8]]) -> Prediction:
         models = self._models
-        if models.active is None:
+        model = models.active
+        if model is None:
             raise ModelFileError("there is no model yet: the base model must be fetched from the cloud first")
-        pixels = pixels_for(models.active)
-        audited = (
-            models.base is not None and models.cut is not None and self._counted is not None and self._audit_is_due()
-        )
-        model = models.base if audited else models.active
-        assert model is not None
-        prediction = _prediction(model.probabilities(pixels), model.manifest, audited=audited)
-        if self._counted is not None and model is models.base:
-            self._counted(prediction.label)
+        pixels = pixels_for(model)
+        audited = models.base is not None and models.cut is not None and self._audit_is_due()
+        if audited and models.base is not None:
+            model = models.base
+        try:
+            probabilities, seconds = model.run(pixels)
+        except ModelFileError as error:
+            if models.base is None or model is models.base:
+                raise
+            if self._failed is not None:
+                self._failed(model, error)
+            model = models.base
+            probabilities, seconds = model.run(pixels)
+        prediction = _prediction(probabilities, model.manifest, audited=audited)
+        if self._observed is not None:
+            self._observed(
+                Observation(model.manifest, prediction.index, prediction.confidence, seconds, audited, probabilities)
+            )
         return prediction
 
     def _audit_is_due(self) -> bool:
@@ -181,6 +204,8 @@ class EdgeClassifier:
 
         A fixed stride would see only one class of a user, or of a camera, whose classes take turns in step with it.
         """
+        if self._observed is None or self._audit_every == 0:
+            return False
         with self._lock:
             if self._turn % self._audit_every == 0:
                 self._turn = 0

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.commandline import CommandParser, run_command
-from edge_runtime.config import DEFAULT_PORT, read_config
 from edge_runtime.errors import EdgeError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
-    from types import FrameType
 
 __all__ = ["main"]
 
-_DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
-_TIMEOUT_S = 30.0
+_DEFAULT_URL = "http://127.0.0.1:8765"
+_URL_HELP = f"the daemon's address, http://... or unix:/path (default {_DEFAULT_URL})"
+_REDRAW_S = 1.0
+_CLEAR = "\033[H\033[J"
+_EXAMPLES = {"config": "example.toml", "unit": "capnn-edge.service"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,29 +33,36 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="capnn-edge",
         description="Run a classifier on this device, cut down to the classes that come up here.",
-        example="capnn-edge run --cloud http://cloud.local:8080 --state /var/lib/capnn",
+        example="capnn-edge run --config /etc/capnn/edge.toml",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
 
     text = "serve classifications, and keep the model cut to the usage seen"
-    example = "capnn-edge run --config /etc/capnn/edge.toml"
-    run = commands.add_parser("run", help=text, description=text, example=example)
-    run.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML file with the settings; the options below go before it"
+    run = commands.add_parser(
+        "run", help=text, description=text, example="capnn-edge run --config /etc/capnn/edge.toml"
     )
-    run.add_argument("--cloud", metavar="URL", help="address of the cloud service")
-    run.add_argument("--state", metavar="DIR", help="folder for models and counts")
-    run.add_argument(
-        "--port", type=int, metavar="N", help=f"port of the local API, 0 for any free one (default {DEFAULT_PORT})"
-    )
-    run.add_argument(
-        "--host", metavar="ADDRESS", help="address of the local API (default 127.0.0.1, this machine alone)"
-    )
+    _add_settings(run)
     run.set_defaults(action=_run)
 
+    text = "look whether the settings are right and fit this machine, and name everything that is wrong"
+    check = commands.add_parser(
+        "check", help=text, description=text, example="capnn-edge check --config /etc/capnn/edge.toml"
+    )
+    _add_settings(check)
+    check.add_argument("--json", action="store_true", help="print a JSON object")
+    check.set_defaults(action=_check)
+
+    text = "print a configuration file to start from, or a systemd unit"
+    example = commands.add_parser(
+        "example", help=text, description=text, example="capnn-edge example config > /etc/capnn/edge.toml"
+    )
+    example.add_argument("kind", choices=_EXAMPLES, help="what to print")
+    example.set_defaults(action=_example)
+
     text = "classify pictures, through the daemon or from its state folder"
-    example = "capnn-edge classify cat.jpg dog.png --state /var/lib/capnn"
-    classify = commands.add_parser("classify", help=text, description=text, example=example)
+    classify = commands.add_parser(
+        "classify", help=text, description=text, example="capnn-edge classify cat.jpg dog.png --state /var/lib/capnn"
+    )
     classify.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, BMP, GIF, WebP or PPM files"
     )
@@ -63,39 +70,71 @@ def _parser() -> CommandParser:
     source.add_argument(
         "--state", type=Path, metavar="DIR", help="classify in this process, with the model from this folder"
     )
-    source.add_argument("--url", default=_DEFAULT_URL, help=f"the daemon's address (default {_DEFAULT_URL})")
+    source.add_argument("--url", default=_DEFAULT_URL, help=_URL_HELP)
     classify.add_argument("--json", action="store_true", help="print a JSON list")
     classify.set_defaults(action=_classify)
 
     text = "show what the daemon does"
-    status = commands.add_parser(
-        "status", help=text, description=text, example=f"capnn-edge status --url {_DEFAULT_URL}"
-    )
-    status.add_argument("--url", default=_DEFAULT_URL, help=f"the daemon's address (default {_DEFAULT_URL})")
-    status.add_argument("--json", action="store_true", help="print the JSON of /v1/status")
+    status = commands.add_parser("status", help=text, description=text, example="capnn-edge status --watch")
+    status.add_argument("--url", default=_DEFAULT_URL, help=_URL_HELP)
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the JSON of /v1/status")
+    form.add_argument("--watch", action="store_true", help="show it again every second, until Ctrl-C")
     status.set_defaults(action=_status)
     return parser
 
 
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the options that make up the settings."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file with the settings; the options below go before it"
+    )
+    parser.add_argument("--cloud", metavar="URL", help="address of the cloud service")
+    parser.add_argument(
+        "--key", action="append", metavar="KEY", help="public key of the cloud service, ed25519:...; may be repeated"
+    )
+    parser.add_argument("--state", metavar="DIR", help="folder for models and usage")
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="port of the local API, 0 for any free one (default 8765)"
+    )
+    parser.add_argument(
+        "--host", metavar="ADDRESS", help="address of the local API (default 127.0.0.1, this machine alone)"
+    )
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("cloud", "key", "state", "port", "host")}
+
+
 def _run(arguments: argparse.Namespace) -> int:
-    options = {name: getattr(arguments, name) for name in ("cloud", "state", "port", "host")}
-    config = read_config(arguments.config, options)
-    logging.basicConfig(level=logging.INFO, format="capnn-edge: %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, _terminate)
+    from edge_runtime.config_check import read_config  # noqa: PLC0415 - `classify` and `status` need no settings
+    from edge_runtime.process import run_daemon  # noqa: PLC0415 - likewise
 
-    from edge_runtime.api import make_app  # noqa: PLC0415 - `classify` and `status` start faster without it
-    from edge_runtime.daemon import EdgeDaemon  # noqa: PLC0415 - likewise
-    from edge_runtime.http_server import listen, serve, url_of  # noqa: PLC0415 - likewise
-
-    with listen(config.host, config.port) as listener, EdgeDaemon(config) as daemon:
-        print(f"capnn-edge: serving on {url_of(listener)}", flush=True)
-        serve(make_app(daemon), listener)
+    run_daemon(read_config(arguments.config, _options(arguments)))
     return 0
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    sys.exit(0)
+def _check(arguments: argparse.Namespace) -> int:
+    from edge_runtime.config_check import check_address, check_settings, summary  # noqa: PLC0415 - as in `_run`
+    from edge_runtime.config_file import read_settings  # noqa: PLC0415 - likewise
+
+    settings = read_settings(arguments.config, _options(arguments))
+    check_settings(settings)
+    check_address(settings)
+    if arguments.json:
+        problems = [{"where": one.where, "setting": one.setting, "problem": one.text} for one in settings.problems]
+        print(json.dumps({"ok": not problems, "problems": problems}, indent=2))
+    elif settings.problems:
+        for problem in settings.problems:
+            print(problem, file=sys.stderr)
+    else:
+        print(summary(settings.config()))
+    return 1 if settings.problems else 0
+
+
+def _example(arguments: argparse.Namespace) -> int:
+    print((Path(__file__).parent / "examples" / _EXAMPLES[arguments.kind]).read_text(encoding="utf-8"), end="")
+    return 0
 
 
 def _classify(arguments: argparse.Namespace) -> int:
@@ -124,36 +163,26 @@ def _classify_here(state: Path) -> Callable[[bytes], dict[str, Any]]:
 
 
 def _classify_there(url: str) -> Callable[[bytes], dict[str, Any]]:
-    return lambda image: _ask(url, "POST", "/v1/classify", image)
+    from edge_runtime.local_client import ask  # noqa: PLC0415 - not for `run`
+
+    return lambda image: ask(url, "POST", "/v1/classify", image)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from edge_runtime.status import status_text  # noqa: PLC0415 - only this command shows it
+    from edge_runtime.local_client import ask  # noqa: PLC0415 - not for `run`
+    from edge_runtime.status_text import status_text  # noqa: PLC0415 - only this command shows it
 
-    fields = _ask(arguments.url, "GET", "/v1/status")
+    if arguments.watch:
+        while True:
+            try:
+                shown = status_text(ask(arguments.url, "GET", "/v1/status"))
+            except EdgeError as error:  # a daemon that is started anew comes back
+                shown = str(error)
+            print(f"{_CLEAR}{shown}", flush=True)
+            time.sleep(_REDRAW_S)
+    fields = ask(arguments.url, "GET", "/v1/status")
     print(json.dumps(fields, indent=2) if arguments.json else status_text(fields))
     return 0
-
-
-def _ask(url: str, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-    """Return the daemon's answer; anything but its own JSON is an error, so that a wrong address is noticed."""
-    import httpx  # noqa: PLC0415 - `run` and `classify --state` do not ask
-
-    where = f"{url.rstrip('/')}{path}"
-    try:
-        # A proxy from the environment would be asked for its own loopback address.
-        with httpx.Client(trust_env=False, timeout=_TIMEOUT_S) as client:
-            response = client.request(method, where, content=body)
-        fields = response.json()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise EdgeError(f"{where}: no daemon answers ({error}): is capnn-edge run running there?") from error
-    except ValueError as error:
-        raise EdgeError(f"{where}: answers, but not as capnn-edge does: check --url") from error
-    if not isinstance(fields, dict) or (response.status_code == httpx.codes.OK and "error" in fields):
-        raise EdgeError(f"{where}: answers, but not as capnn-edge does: check --url")
-    if response.status_code != httpx.codes.OK:
-        raise EdgeError(f"{fields.get('error', response.reason_phrase)}")
-    return fields
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from edge_runtime.background import Background
 from edge_runtime.classifier import EdgeClassifier, Prediction
 from edge_runtime.cloud_client import CloudClient
 from edge_runtime.errors import EdgeError
@@ -14,6 +16,7 @@ from edge_runtime.serving import Models, load_models
 from edge_runtime.slots import ModelSlots
 from edge_runtime.status import Records, model_fields
 from edge_runtime.updater import Updater
+from edge_runtime.usage_journal import UsageJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,12 +25,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from edge_runtime.config import EdgeConfig
+    from edge_runtime.errors import ModelFileError
+    from edge_runtime.observation import Observation
+    from edge_runtime.serving import ServingModel
 
-__all__ = ["SAVE_EVERY", "EdgeDaemon"]
-
-SAVE_EVERY = 50
-"""Counted predictions between two writes of the counts. As many, at most, are lost in a power cut; so is a request
-that was still to be sent, until the next period ends."""
+__all__ = ["EdgeDaemon"]
 
 _STOP_WAIT_S = 5.0
 
@@ -50,41 +52,42 @@ class EdgeDaemon:
 
     def __init__(self, config: EdgeConfig) -> None:
         self.config = config
+        self.records = Records()
         self._slots = ModelSlots(config.state)
-        self._records = Records()
-        self._monitor = UsageMonitor(period=config.period, floor=config.floor, change=config.change)
-        self.classifier = EdgeClassifier(Models(), counted=self._count, audit_every=config.audit_every)
-        self._client = CloudClient(config.cloud, timeout_s=config.timeout_s, answer_bytes_max=config.answer_bytes_max)
+        self._monitor = UsageMonitor(config.monitor, UsageJournal(config.state / "usage.journal"))
+        self.classifier = EdgeClassifier(
+            Models(), observed=self._observed, audit_every=config.monitor.audit_every, failed=self._failed
+        )
+        self._client = CloudClient(config.cloud, config.download)
         self._updater: Updater
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        # A daemon thread: where the network holds it longer than `_STOP_WAIT_S`, the process ends without it.
-        self._thread = threading.Thread(target=self._keep_up, name="updater", daemon=True)
+        self._thread = Background("updater", self._keep_up, self._failed_to_keep_up)
+        self._answered_before = 0
 
     def __enter__(self) -> Self:
         self._slots.lock()
+        stopped = self._slots.start()
+        if stopped is not None:
+            self._say(EdgeError(stopped))
+            self.records.add("rollbacks")
         models, damage = load_models(self._slots, threads=self.config.threads)
         for line in damage:
-            error = EdgeError(f"{line}: it is not used")
-            self._records.fail(error)
-            _log.warning("%s", error)
+            self._say(EdgeError(f"{line}: it is not used"))
         if models.active is None:
             _log.warning(
-                "no verified model in %s: fetching the base model from %s", self.config.state, self.config.cloud
+                "no verified model in %s: fetching the base model from %s", self.config.state, self.config.cloud.url
             )
         self.classifier.swap(base=models.base, cut=models.cut)
-        self._updater = Updater(self.config, self._slots, self.classifier, self._monitor, self._client, self._records)
+        self._updater = Updater(self.config, self._slots, self.classifier, self._monitor, self._client, self.records)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopping.set()
-        self._wake.set()
-        self._thread.join(_STOP_WAIT_S)
-        if not self._thread.is_alive():
-            self._updater.save_counts()
+        self._updater.stop()
+        if self._thread.stop(_STOP_WAIT_S):
+            self._updater.close()
+            self._monitor.close()
             self._client.close()
             self._slots.unlock()
 
@@ -96,7 +99,19 @@ class EdgeDaemon:
     @property
     def alive(self) -> bool:
         """Whether the background thread runs."""
-        return self._thread.is_alive()
+        return self._thread.alive
+
+    def works(self) -> bool:
+        """Whether the background thread runs and the models answer: tried, unless they did since the last call."""
+        if not self.alive:
+            return False
+        models = self.classifier.models
+        answered = self.records.count("classified")
+        if answered != self._answered_before or models.active is None:
+            self._answered_before = answered
+            return True
+        # As `EdgeClassifier` does: the base stands in for a cut that fails.
+        return any(model is not None and _answers(model) for model in (models.cut, models.base))
 
     def classify(self, run: Callable[[EdgeClassifier], Prediction]) -> Prediction:
         """Classify by `run`, and count whether it went well.
@@ -109,43 +124,59 @@ class EdgeDaemon:
         try:
             prediction = run(self.classifier)
         except EdgeError:
-            self._records.add("failed")
+            self.records.add("failed")
             raise
-        self._records.add("classified")
+        self.records.add("classified")
         return prediction
 
     def status(self) -> dict[str, Any]:
         """Return the daemon's status: plain values, fit for JSON."""
+        records, update = self.records.to_fields(), self._updater.status()
         return {
-            "state": self._updater.state,
+            "state": update.pop("state"),
             "ready": self.ready,
+            "problem": self._problem(records["last_error"], update["retry_in_s"]),
             "model": model_fields(self.classifier.models),
-            "monitoring": {
-                "counted": self._monitor.counted,
-                "period": self._monitor.period,
-                "usage": self._monitor.usage(),
-            },
+            "monitoring": self._monitor.status(),
+            "update": update,
             "cloud": self._client.url,
-            "retry_in_s": self._updater.retry_in_s(),
-            **self._records.to_fields(),
+            **records,
         }
 
-    def _count(self, label: str) -> None:
-        counted = self._monitor.count(label)
-        if counted % SAVE_EVERY == 0 or counted == self._monitor.period:
-            self._wake.set()
+    def _problem(self, last_error: str | None, retry_in_s: float | None) -> str | None:
+        """Return what is wrong now, in words; None while all is well."""
+        if not self.alive:
+            return "the background thread has ended: start the daemon anew"
+        if not self.ready:
+            return f"there is no model yet: {last_error or 'the base model is being fetched'}"
+        return last_error if retry_in_s is not None else None
 
-    def _keep_up(self) -> None:
-        while True:
-            # Before looking at anything, not after the wait: what comes up meanwhile then ends the wait at once.
-            self._wake.clear()
-            if self._stopping.is_set():
-                return
-            try:
-                self._updater.step()
-                self._updater.save_counts()
-            except Exception as error:  # noqa: BLE001 - without this thread the device would never be updated again
-                _log.exception("an update failed unexpectedly")
-                self._records.fail(error)
-                self._updater.retry_later()
-            self._wake.wait(self._updater.retry_in_s())
+    def _observed(self, observation: Observation) -> None:
+        self.records.inferred(observation.seconds)
+        if self._updater.observe(observation):
+            self._thread.wake()
+
+    def _failed(self, model: ServingModel, error: ModelFileError) -> None:
+        self._updater.failed(model, error)
+        self._thread.wake()
+
+    def _keep_up(self) -> float | None:
+        self._updater.step()
+        return self._updater.retry_in_s()
+
+    def _failed_to_keep_up(self, error: Exception) -> float | None:
+        self.records.fail(error)
+        self._updater.retry_later()
+        return self._updater.retry_in_s()
+
+    def _say(self, error: EdgeError) -> None:
+        self.records.fail(error)
+        _log.warning("%s", error)
+
+
+def _answers(model: ServingModel) -> bool:
+    try:
+        model.probabilities(np.zeros(model.manifest.preprocessing.shape, dtype=np.uint8))
+    except EdgeError:
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Final
 
 from edge_runtime.errors import DigestError
@@ -10,7 +11,7 @@ from edge_runtime.errors import DigestError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_digest", "digest_of", "digest_of_file"]
+__all__ = ["check_digest", "digest_of", "digest_of_file", "is_digest"]
 
 _PIECE: Final = 1 << 20
 
@@ -18,6 +19,11 @@ _PIECE: Final = 1 << 20
 def digest_of(content: bytes | bytearray | memoryview) -> str:
     """Return the sha256 of `content` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def is_digest(text: str) -> bool:
+    """Return whether this is a sha256 as the project writes it: 64 lower-case hexadecimal digits."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 def digest_of_file(path: Path) -> str:

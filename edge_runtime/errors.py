@@ -7,6 +7,8 @@ EdgeError
 ├── InputError          (ValueError)   an image or tensor that the model cannot take
 ├── ConfigError         (ValueError)   a configuration file or option that is wrong
 ├── DigestError         (ValueError)   bytes that are not what their digest says
+├── SignatureError      (ValueError)   a signed message whose signature is wrong
+│   └── UnknownKeyError                a signed message of a key that is not trusted (any more, or yet)
 └── CloudError          (ConnectionError)  the cloud is away, or answers with an error
     └── CloudRefusedError                  it understood and will not: asking again would not help
         └── BaseChangedError               it cuts another base model than the device holds
@@ -27,6 +29,8 @@ __all__ = [
     "MessageError",
     "ModelFileError",
     "PlanError",
+    "SignatureError",
+    "UnknownKeyError",
 ]
 
 
@@ -56,6 +60,14 @@ class ConfigError(EdgeError, ValueError):
 
 class DigestError(EdgeError, ValueError):
     """Bytes do not have the digest that was promised for them."""
+
+
+class SignatureError(EdgeError, ValueError):
+    """A signed message is not what its key signed, or a statement about keys is not to be trusted."""
+
+
+class UnknownKeyError(SignatureError):
+    """A message is signed with a key that is not among the trusted ones."""
 
 
 class CloudError(EdgeError, ConnectionError):

@@ -5,7 +5,10 @@ A listening socket, a bounded body, and a server that says where it is.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import stat
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -13,14 +16,18 @@ from starlette.exceptions import HTTPException
 from edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
-__all__ = ["bounded_body", "listen", "serve", "url_of"]
+__all__ = ["bounded_body", "listen", "listen_unix", "serve", "url_of"]
 
 # More at once are answered 503: models and searches take one request at a time, a queue would only hide that.
 _CONNECTIONS_MAX = 128
 _SHUTDOWN_S = 5
+_SOCKET_MODE = 0o660
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -45,8 +52,59 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+@contextlib.contextmanager
+def listen_unix(path: Path) -> Iterator[socket.socket]:
+    """Listen on a Unix socket that its owner and group may connect to; remove it in the end.
+
+    One that is there already is replaced if nobody listens on it.
+
+    Raises
+    ------
+    ConfigError
+        Somebody listens there, `path` is another thing, or it cannot be made.
+    """
+    remedy = "choose another name for api.socket, or end the daemon that has it"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_stale(path):
+            path.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Bound with these rights, not given them afterwards: nobody else can connect in between.
+        mask = os.umask(0o777 & ~_SOCKET_MODE)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen on {path} ({error.strerror or error}): {remedy}") from error
+    own = path.stat()
+    try:
+        yield listener
+    finally:
+        listener.close()
+        with contextlib.suppress(OSError):
+            if (path.stat().st_dev, path.stat().st_ino) == (own.st_dev, own.st_ino):
+                path.unlink()
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether `path` is a socket that a process has left behind."""
+    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
 def url_of(listener: socket.socket) -> str:
-    """Return the address under which `listener` is reached."""
+    """Return the address under which `listener` is reached: `http://...`, or `unix:/path`."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["AffineQuantization", "LoadedModel"]
+__all__ = ["AffineQuantization", "LoadedModel", "interpreter_class"]
 
 _QUANTIZED_DTYPES = (np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int16))
 
 
-def _interpreter_class() -> Any:
+def interpreter_class() -> Any:
+    """Import the interpreter and return its class.
+
+    Raises
+    ------
+    ModelFileError
+        None is installed.
+    """
     try:
         from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - takes a second, and may not be there
     except ImportError:
@@ -104,7 +111,7 @@ class LoadedModel:
         self.name = name
         self.batch = batch
         try:
-            self._interpreter = _interpreter_class()(model_content=bytes(content), num_threads=threads)
+            self._interpreter = interpreter_class()(model_content=bytes(content), num_threads=threads)
             inputs = self._interpreter.get_input_details()
             if len(inputs) != 1:
                 raise ModelFileError(f"{name}: has {len(inputs)} inputs: a classifier has one")

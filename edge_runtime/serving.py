@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from edge_runtime.flatmodel import Graph
 
-__all__ = ["Models", "ServingModel", "load_models"]
+__all__ = ["Models", "ServingModel", "ends_in_softmax", "load_models"]
 
 
 class ServingModel:
@@ -55,7 +56,7 @@ class ServingModel:
             raise ModelFileError(
                 f"{name}: takes {self._loaded.input_dtype} inputs: only float32 or quantised inputs can be served"
             )
-        self._has_softmax = _ends_in_softmax(read_graph(stored.content, name))
+        self._has_softmax = ends_in_softmax(read_graph(stored.content, name))
         classes = len(self.manifest.classes)
         if self._loaded.output_shapes[0] != (classes,):
             shape = self._loaded.output_shapes[0]
@@ -94,17 +95,23 @@ class ServingModel:
         ModelFileError
             The interpreter fails, or gives numbers that are not finite.
         """
+        return self.run(pixels)[0]
+
+    def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
+        """Return what `probabilities` does, and the time of the inference alone, in s."""
         inputs = self.manifest.preprocessing.apply(pixels[np.newaxis])
         with self._turn:
+            start = time.perf_counter()
             outputs: NDArray[np.float32] = self._loaded.run(inputs)[0][0]
+            seconds = time.perf_counter() - start
         if not np.isfinite(outputs).all():
             raise ModelFileError(f"{self._loaded.name}: gives outputs that are not finite numbers")
         # Of 1000 classes many are less than half a step of an int8 output: what is left does not sum to 1.
         shares = outputs if self._has_softmax and outputs.sum() > 0 else np.exp(outputs - outputs.max())
-        return np.asarray(shares / shares.sum(), dtype=np.float32)
+        return np.asarray(shares / shares.sum(), dtype=np.float32), seconds
 
 
-def _ends_in_softmax(graph: Graph) -> bool:
+def ends_in_softmax(graph: Graph) -> bool:
     """Whether the outputs are probabilities already, whatever they are stored as or shaped to after that."""
     operator = graph.producer.get(graph.outputs[0])
     while operator is not None and operator.kind in ("DEQUANTIZE", "QUANTIZE", "RESHAPE", "SQUEEZE"):
@@ -134,13 +141,18 @@ class Models:
 
 
 def load_models(slots: ModelSlots, *, threads: int = 1) -> tuple[Models, list[str]]:
-    """Load what `slots` hold: the base, and the best cut that is whole. Also return what was damaged, a line each."""
+    """Load what `slots` hold: the base, and the best cut that is whole. Also return what was damaged, a line each.
+
+    Everything is compared with the digests that it was stored with, and run once; cuts that were given up are left out.
+    Signatures are not looked at: they were checked when the models came in.
+    """
     damage: list[str] = []
+    rejected = slots.rejected()
 
     def load(slot: str, base: ServingModel | None) -> ServingModel | None:
         try:
             stored = slots.read(slot)
-            if stored is None:
+            if stored is None or stored.manifest.digest in rejected:
                 return None
             model = ServingModel(stored, slot, threads=threads)
             if base is not None:

@@ -1,13 +1,16 @@
-"""Keeps a device's models up to date: fetches the base, asks for a cut when usage has changed, and swaps it in.
+"""Keeps a device's models up to date: fetches the base, asks for a cut when usage has changed, swaps it in, watches it.
 
 Rules
 -----
 1. Without a base model, or when the cloud cuts another one by now, that is fetched first; cuts of the former go.
-2. At the end of a monitoring period whose usage differs from the active cut's (or without a cut), a cut for that usage
-   is asked for. A later period replaces or withdraws a wish that could not be met yet.
-3. A cut is verified, loaded, tried and compared with the base before it is stored, and stored before it serves.
-4. After a failure of any kind the next try waits: doubling, with a random part, up to a bound. A refusal is final until
-   usage has changed again.
+2. What the monitor wants at the end of a period replaces or withdraws a wish that could not be met yet.
+3. A model is believed, checked, fetched and tried (`edge_runtime.model_source`) before it is stored, and stored before
+   it serves.
+4. A new cut is on probation, during which nothing is asked for. If it fails that, the former model is back at once.
+5. After a failure the next try waits: doubling, with a random part, up to a bound. Where the link failed the bound is
+   `cloud.retry_max_s`; a download that got on starts the waits over. Where an answer or a file was not good enough,
+   waits begin at that bound: the next try may cost all its bytes again. A refusal is final until usage has changed.
+6. Outside of `download.hours` nothing is asked for, but by a device that has no model at all.
 
 Nothing here runs in a thread of its own or waits: the daemon calls `step` whenever something may be due.
 """
@@ -15,47 +18,50 @@ Nothing here runs in a thread of its own or waits: the daemon calls `step` whene
 from __future__ import annotations
 
 import logging
-import random
+import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from edge_runtime.errors import BaseChangedError, CloudRefusedError, EdgeError, MessageError
-from edge_runtime.monitor import UsageMonitor, load_counts, save_counts
-from edge_runtime.serving import ServingModel
-from edge_runtime.slots import BASE, ModelSlots
-from edge_runtime.wire import PersonalizeRequest
+from edge_runtime.backoff import Backoff
+from edge_runtime.cut_watch import CutWatch
+from edge_runtime.errors import (
+    BaseChangedError,
+    CloudError,
+    CloudRefusedError,
+    ConfigError,
+    EdgeError,
+    MessageError,
+)
+from edge_runtime.model_source import ModelSource
+from edge_runtime.serving import ServingModel, load_models
+from edge_runtime.slots import BASE, StoredModel
 
 if TYPE_CHECKING:
     from edge_runtime.classifier import EdgeClassifier
     from edge_runtime.cloud_client import CloudClient
     from edge_runtime.config import EdgeConfig
+    from edge_runtime.errors import ModelFileError
+    from edge_runtime.monitor import UsageMonitor
+    from edge_runtime.observation import Observation
+    from edge_runtime.probation import Probation
+    from edge_runtime.slots import ModelSlots
     from edge_runtime.status import Records
 
-__all__ = ["Backoff", "Updater"]
+__all__ = ["Updater"]
+
+# How much longer than a lost link an answer that was not good enough is waited for at most.
+_REFUSED_FACTOR: Final = 24
+# The wall clock is looked at again after so long: somebody may have set it right.
+_HOURS_LOOK_S: Final = 600.0
 
 _log = logging.getLogger(__name__)
 
 
-class Backoff:
-    """Waits between tries: from `first_s`, doubling up to `max_s`, each with a random part of up to half taken off."""
-
-    def __init__(self, first_s: float, max_s: float) -> None:
-        self._first_s = first_s
-        self._max_s = max_s
-        self._wait_s = first_s
-
-    def next_s(self) -> float:
-        """Return the time to wait now, in s."""
-        wait_s, self._wait_s = self._wait_s, min(2 * self._wait_s, self._max_s)
-        return wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads devices in time, protects nothing
-
-    def reset(self) -> None:
-        """Start over from `first_s`, after a success."""
-        self._wait_s = self._first_s
-
-
 class Updater:
-    """The update rules, on the parts that they work with. `step` and `save_counts` are for one thread."""
+    """The update rules, on the parts that they work with.
+
+    `step`, `retry_later` and `close` are for one thread; the rest is for any.
+    """
 
     def __init__(
         self,
@@ -72,128 +78,251 @@ class Updater:
         self._monitor = monitor
         self._client = client
         self._records = records
-        self._backoff = Backoff(config.retry_first_s, config.retry_max_s)
+        held = [model.manifest for model in (classifier.models.base, classifier.models.cut) if model is not None]
+        serial = max((manifest.serial for manifest in held), default=0)
+        self._source = ModelSource(config, slots, client, records, serial)
+        longest_s = config.cloud.retry_max_s
+        self._link_wait = Backoff(config.cloud.retry_first_s, longest_s)
+        self._refused_wait = Backoff(longest_s, _REFUSED_FACTOR * longest_s)
+        self._got_on = config.download.bytes_per_s_min * config.cloud.timeout_s
         self._retry_at: float | None = None  # on the monotonic clock: a clock set backwards changes nothing
         self._wish: dict[str, float] | None = None
-        self._refused: dict[str, float] | None = None
         self._base_is_outdated = False
-        self._activity: str | None = None
-        base = classifier.models.base
-        if base is not None:
-            self._restore_counts(base)
+        self._watch = CutWatch(config.probation, slots)
+        rejected = slots.rejected()
+        self._rolled_back = next((f"{digest}: {rejected[digest]}" for digest in reversed(rejected)), None)
+        self._refusal: str | None = None
+        self._warned: str | None = None
+        self._updated_at: float | None = None
+        self._resume()
+        self._serve()
 
-    @property
-    def state(self) -> str:
-        """What is going on, in words."""
-        if self._activity is not None:
-            return self._activity
-        if self._classifier.models.base is None:
-            return "waiting to fetch the base model"
-        return "monitoring" if self._wish is None else "waiting to ask for a cut"
+    def status(self) -> dict[str, Any]:
+        """Return how updates go, as plain values.
+
+        `state` is one of monitoring, requesting, waiting (for the next try, or for the hours of downloads),
+        downloading, verifying, probation.
+        """
+        progress = self._source.progress
+        return {
+            "state": self._state(),
+            "retry_in_s": self.retry_in_s(),
+            "download": None if progress is None else dict(zip(("digest", "bytes", "of"), progress, strict=True)),
+            "probation": self._watch.to_fields(),
+            "rolled_back": self._rolled_back,
+            "refused": self._refusal,
+            "keys": sorted(self._source.trust.keys.keys),
+            "serial": self._source.trust.serial,
+            "updated_age_s": None if self._updated_at is None else round(time.monotonic() - self._updated_at, 1),
+        }
+
+    def _state(self) -> str:
+        if self._source.activity is not None:
+            return self._source.activity
+        if self._watch.active:
+            return "probation"
+        return "monitoring" if self._wish is None and not self._base_is_due() else "waiting"
 
     def retry_in_s(self) -> float | None:
         """Return the time until `step` should be called without another reason, in s; None for never."""
         return None if self._retry_at is None else max(0.0, self._retry_at - time.monotonic())
 
-    def step(self) -> None:
-        """Do what is due: end a complete period, then send at most one request."""
-        if self._monitor.period_complete and self._classifier.models.base is not None:
-            self._judge(self._monitor.next_period())
-            self.save_counts()
-        if self._retry_at is not None and time.monotonic() < self._retry_at:
-            return
-        self._retry_at = None
-        try:
-            base = self._classifier.models.base
-            if base is None or self._base_is_outdated:
-                self._fetch_base()
-            elif self._wish is not None:
-                self._swap_cut(base, self._wish)
-            self._backoff.reset()
-        except BaseChangedError as error:
-            self._fail(error)
-            self._base_is_outdated, self._wish = True, None
-            self.retry_later()
-        except CloudRefusedError as error:
-            self._fail(error)
-            if self._wish is None:
-                self.retry_later()
-            self._refused, self._wish = self._wish, None
-        except (EdgeError, OSError) as error:
-            self._fail(error)
-            self.retry_later()
-        finally:
-            self._activity = None
+    def observe(self, observation: Observation) -> bool:
+        """Take in an answer of the classifier; return whether `step` has something to do now."""
+        period_over = self._monitor.observe(observation)
+        return self._watch.observe(observation) or period_over
 
-    def retry_later(self) -> None:
-        """Let `step` send nothing before the next wait is over."""
-        wait_s = self._backoff.next_s()
-        self._retry_at = time.monotonic() + wait_s
-        _log.info("next try in %.1f s", wait_s)
+    def failed(self, model: ServingModel, error: ModelFileError) -> bool:
+        """Take in that the cut failed on an image, which the base has answered; return whether `step` is due."""
+        if self._watch.failed(model, error):
+            return True
+        self._records.fail(error)
+        return False
 
-    def save_counts(self) -> None:
-        """Write this period's counts to the state folder; a failure is recorded, and counting goes on."""
-        base = self._classifier.models.base
-        if base is None:
-            return
+    def stop(self) -> None:
+        """End what is under way with the cloud; `step` returns soon, and asks for nothing more."""
+        self._client.cancel()
+
+    def close(self) -> None:
+        """Keep what a restart goes on with."""
         try:
-            save_counts(self._slots.folder / "usage.msgpack", self._monitor.counts(), base.manifest.digest)
+            self._watch.save(stopped=True)
         except OSError as error:
             self._fail(error)
 
-    def _restore_counts(self, base: ServingModel) -> None:
+    def step(self) -> None:
+        """Do what is due: judge the probation, end a complete period, then send at most one wish to the cloud."""
+        self._judge()
+        period = self._monitor.status()
+        if period["counted"] >= period["period"]:
+            self._wish = self._monitor.decide()
+        if self._retry_at is not None and time.monotonic() < self._retry_at:
+            return
+        self._retry_at = None
+        came = self._records.count("downloaded_bytes")
         try:
-            counts = load_counts(self._slots.folder / "usage.msgpack", base.manifest.digest)
-        except MessageError as error:
+            self._update()
+        except BaseChangedError as error:
             self._fail(error)
-            counts = {}
-        self._monitor.restore({label: n for label, n in counts.items() if label in base.manifest.classes})
+            self._base_is_outdated, self._wish = True, None
+            self._wait(self._link_wait)
+        except CloudRefusedError as error:
+            self._refuse(error)
+            self._withdraw()
+        except CloudError as error:
+            self._fail(error)
+            if self._records.count("downloaded_bytes") - came >= self._got_on:
+                self._link_wait.reset()
+            self._wait(self._link_wait)
+        except (ConfigError, OSError) as error:
+            self._fail(error)
+            self._wait(self._refused_wait)
+        except EdgeError as error:
+            self._refuse(error)
+            self._wait(self._refused_wait)
+        finally:
+            self._source.activity = None
 
-    def _judge(self, usage: dict[str, float]) -> None:
-        cut = self._classifier.models.cut
-        if not self._monitor.changed(usage, None if cut is None else cut.manifest.usage):
-            self._wish = None
-        elif self._monitor.changed(usage, self._refused):
-            _log.info("usage has changed: %s", ", ".join(f"{label} {share:.2f}" for label, share in usage.items()))
-            self._wish, self._refused = usage, None
+    def retry_later(self) -> None:
+        """Let `step` send nothing before the next wait is over."""
+        self._wait(self._refused_wait)
 
-    def _fetch_base(self) -> None:
-        self._activity = "fetching the base model"
-        self._records.add("cloud_requests")
-        stored = self._client.base()
-        self._activity = "verifying the base model"
+    def _base_is_due(self) -> bool:
+        return self._classifier.models.base is None or self._base_is_outdated
+
+    def _update(self) -> None:
+        """Fetch the base, or the cut that is wished for, if one is due and the hours allow it."""
+        models, wish = self._classifier.models, self._wish
+        any_hour = models.active is None
+        if models.base is None or self._base_is_outdated:
+            done = self._source.may_fetch(any_hour=any_hour) and self._fetch_base(models.base, any_hour=any_hour)
+        elif wish is not None and not self._watch.active:
+            done = self._source.may_fetch(any_hour=any_hour) and self._fetch_cut(models.base, wish)
+        else:
+            return
+        if not done:
+            self._retry_at = time.monotonic() + min(self._source.opens_in_s(), _HOURS_LOOK_S)
+            return
+        self._source.clear()
+        self._link_wait.reset()
+        self._refused_wait.reset()
+        self._refusal = self._warned = None
+        self._updated_at = time.monotonic()
+
+    def _fetch_base(self, former: ServingModel | None, *, any_hour: bool) -> bool:
+        """Replace the base; return whether it came, or the hours ended before."""
+        stored = self._source.fetch(self._source.base(None if former is None else former.manifest), any_hour=any_hour)
+        if stored is None:
+            return False
         base = ServingModel(stored, BASE, threads=self._config.threads)
         self._slots.install_base(stored)
-        self._restore_counts(base)
         self._classifier.swap(base=base)
         self._base_is_outdated = False
+        if self._classifier.models.cut is None:
+            self._watch.drop()
+        self._serve()
         _log.info("base model %s is here", stored.manifest.digest[:12])
+        return True
 
-    def _swap_cut(self, base: ServingModel, usage: dict[str, float]) -> None:
-        self._activity = "asking for a cut"
-        self._records.add("cloud_requests")
-        request = PersonalizeRequest(base=base.manifest.digest, usage=usage, device=self._config.device)
-        stored = self._client.personalize(request)
-        self._activity = "verifying the cut"
-        missing = sorted(usage.keys() - stored.manifest.usage.keys())
-        if missing:
-            raise MessageError(f"{self._client.url}: answered with a cut that was not made for {', '.join(missing)}")
-        if stored.manifest.certificate is not None:
-            stored.manifest.certificate.check(stored.manifest.digest, stored.manifest.usage)
+    def _fetch_cut(self, base: ServingModel, wish: dict[str, float]) -> bool:
+        """Swap in a cut for `wish`; return whether it came, or the hours ended before."""
+        manifest = self._source.cut(base.manifest, wish)
         former = self._classifier.models.cut
+        if former is not None and former.slot is not None and former.manifest.digest == manifest.digest:
+            held = self._slots.read(former.slot)
+            if held is not None:
+                self._swap_in(StoredModel(manifest, held.content), base, former, None)
+                _log.info("cut %s serves on, for other usage", manifest.digest[:12])
+                return True
+        stored = self._source.fetch(manifest)
+        if stored is None:
+            return False
+        probation = self._watch.prepared(manifest, self._classifier.models)
+        self._swap_in(stored, base, former, probation)
+        self._records.add("swaps")
+        _log.info(
+            "cut %s serves now, %.1f %% of the base's parameters", manifest.digest[:12], 100 * manifest.relative_size
+        )
+        return True
+
+    def _swap_in(
+        self, stored: StoredModel, base: ServingModel, former: ServingModel | None, probation: Probation | None
+    ) -> None:
         slot = self._slots.free_slot(None if former is None else former.slot)
         cut = ServingModel(stored, slot, threads=self._config.threads)
         cut.check_replaces(base)
-        self._slots.install_cut(stored, slot)
+        self._slots.install_cut(stored, slot, probation=None if probation is None else probation.to_fields())
+        self._watch.begin(stored.manifest, probation)
         self._classifier.swap(cut=cut)
         self._wish = None
-        self._records.add("swaps")
-        _log.info(
-            "cut %s serves now, %.1f %% of the base's parameters",
-            stored.manifest.digest[:12],
-            100 * stored.manifest.relative_size,
-        )
+        self._serve()
+
+    def _resume(self) -> None:
+        """Go on with the probation of the cut that serves."""
+        cut = self._classifier.models.cut
+        try:
+            if cut is not None:
+                self._watch.resume(cut.manifest)
+        except MessageError as error:
+            self._fail(error)
+
+    def _judge(self) -> None:
+        """Roll the cut back if its probation says so."""
+        try:
+            reason = self._watch.judge()
+            if reason is not None:
+                self._roll_back(reason)
+        except OSError as error:
+            self._fail(error)
+
+    def _roll_back(self, reason: str) -> None:
+        """Serve the former model again; where that cannot be written down, at least the base, until the next start."""
+        cut = self._classifier.models.cut
+        if cut is None:
+            return
+        digest = cut.manifest.digest
+        former = None
+        try:
+            self._slots.roll_back(digest, reason)
+            former = load_models(self._slots, threads=self._config.threads)[0].cut
+        except OSError as error:
+            self._fail(error)
+        if former is None:
+            self._classifier.drop_cut()
+        else:
+            self._classifier.swap(cut=former)
+        self._serve()
+        self._rolled_back = f"{digest}: {reason}"
+        self._records.add("rollbacks")
+        self._fail(EdgeError(f"cut {digest[:12]} was rolled back: {reason}"))
+
+    def _serve(self) -> None:
+        """Tell the monitor which models answer."""
+        models = self._classifier.models
+        if models.base is not None:
+            self._monitor.serve(models.base.manifest, None if models.cut is None else models.cut.manifest)
+
+    def _withdraw(self) -> None:
+        """Give up the wish that was refused, or ask for the base again later."""
+        if self._wish is None:
+            self._wait(self._refused_wait)
+        else:
+            self._monitor.refused(self._wish)
+            self._wish = None
+
+    def _refuse(self, error: Exception) -> None:
+        self._records.add("refused_updates")
+        self._refusal = str(error)
+        self._fail(error)
 
     def _fail(self, error: Exception) -> None:
+        """Record an error, and log it unless it is the last one again, with other numbers at most."""
         self._records.fail(error)
-        _log.warning("%s", error)
+        kind = re.sub(r"\d+", "0", str(error))
+        _log.log(logging.DEBUG if kind == self._warned else logging.WARNING, "%s", error)
+        self._warned = kind
+
+    def _wait(self, backoff: Backoff) -> None:
+        wait_s = backoff.next_s()
+        self._retry_at = time.monotonic() + wait_s
+        _log.debug("next try in %.1f s", wait_s)

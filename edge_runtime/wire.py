@@ -8,11 +8,12 @@ newer writer; a change that an older reader must not misread raises `WIRE_VERSIO
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from edge_runtime.certificate import Certificate
+from edge_runtime.digests import is_digest
 from edge_runtime.errors import MessageError
-from edge_runtime.messages import field, pack, unpack
+from edge_runtime.messages import field
 from edge_runtime.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -23,12 +24,18 @@ __all__ = [
     "WIRE_VERSION",
     "ClassFigures",
     "Manifest",
-    "PersonalizeAnswer",
     "PersonalizeRequest",
+    "PlanFile",
+    "SelfTest",
 ]
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 MSGPACK = "application/vnd.msgpack"
+
+_WHOLE_MAX: Final = 2**63 - 1
+# Of a self-test: what a device is ready to run before it takes a model.
+_SELF_TEST_IMAGES_MAX: Final = 64
+_SELF_TEST_CLASSES_MAX: Final = 5
 
 
 def _usage(value: Mapping[Any, Any], where: str) -> dict[str, float]:
@@ -37,6 +44,21 @@ def _usage(value: Mapping[Any, Any], where: str) -> dict[str, float]:
 
 def _wish(fields: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     return None if fields.get(name) is None else field(fields, name, kind, where)
+
+
+def _digest(fields: Mapping[str, Any], name: str, where: str) -> str:
+    """Return a digest, which names files and addresses and so may hold nothing else."""
+    value = str(field(fields, name, str, where))
+    if not is_digest(value):
+        raise MessageError(f"{where}: field '{name}' is {value!r:.80}, expected a sha256 as 64 lower-case hex digits")
+    return value
+
+
+def _whole(fields: Mapping[str, Any], name: str, where: str) -> int:
+    value = int(field(fields, name, int, where))
+    if not 0 <= value <= _WHOLE_MAX:
+        raise MessageError(f"{where}: field '{name}' is {value}, expected 0 to {_WHOLE_MAX}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +76,8 @@ class PersonalizeRequest:
     variant, epsilon, guarantee, delta
         Wishes that override the service's defaults, or None: how to prune ("L", "W", ...); allowed loss of top-1
         accuracy per class, in (0, 1); "certified" or "empirical"; how likely a certificate may be wrong, in (0, 1).
-    want_model
-        Whether the answer should carry the file, or only the plan that makes it from the base.
+    rolled_back
+        One line on the last cut that the device took back, since its last request: which, and why.
     """
 
     base: str
@@ -65,7 +87,7 @@ class PersonalizeRequest:
     epsilon: float | None = None
     guarantee: str | None = None
     delta: float | None = None
-    want_model: bool = True
+    rolled_back: str | None = None
 
     def to_fields(self) -> dict[str, Any]:
         """Return the message as plain values."""
@@ -78,7 +100,7 @@ class PersonalizeRequest:
             "epsilon": self.epsilon,
             "guarantee": self.guarantee,
             "delta": self.delta,
-            "want_model": self.want_model,
+            "rolled_back": self.rolled_back,
         }
 
     @classmethod
@@ -94,7 +116,7 @@ class PersonalizeRequest:
             epsilon=_wish(fields, "epsilon", float, where),
             guarantee=_wish(fields, "guarantee", str, where),
             delta=_wish(fields, "delta", float, where),
-            want_model=field({"want_model": True, **fields}, "want_model", bool, where),
+            rolled_back=_wish(fields, "rolled_back", str, where),
         )
 
 
@@ -118,6 +140,74 @@ class ClassFigures:
             base_accuracy=field(fields, "base_accuracy", float, where),
             accuracy=field(fields, "accuracy", float, where),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """The plan that makes a cut from its base: sha256 and length of its encoded form."""
+
+    digest: str
+    bytes: int
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the message as plain values."""
+        return {"digest": self.digest, "bytes": self.bytes}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], where: str) -> PlanFile:
+        """Read the message, or raise MessageError naming the field that is wrong."""
+        return cls(digest=_digest(fields, "digest", where), bytes=_whole(fields, "bytes", where))
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """What a model answers to images that everybody can make: a device tries it before it takes the model.
+
+    Attributes
+    ----------
+    seed
+        What the images are made from (`edge_runtime.self_test`).
+    expected
+        For each image the most probable classes, at most 5, as (output index, probability), best first.
+    tolerance
+        By how much each probability may differ.
+    """
+
+    seed: int
+    expected: tuple[tuple[tuple[int, float], ...], ...]
+    tolerance: float
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the message as plain values."""
+        return {
+            "seed": self.seed,
+            "expected": [[[index, probability] for index, probability in image] for image in self.expected],
+            "tolerance": self.tolerance,
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], where: str) -> SelfTest:
+        """Read the message, or raise MessageError naming the field that is wrong."""
+        images = field(fields, "expected", list, where)
+        if len(images) > _SELF_TEST_IMAGES_MAX:
+            raise MessageError(f"{where}: field 'expected' has {len(images)} images, at most {_SELF_TEST_IMAGES_MAX}")
+        return cls(
+            seed=_whole(fields, "seed", where),
+            expected=tuple(_top_classes(image, f"{where}: image {number}") for number, image in enumerate(images)),
+            tolerance=field(fields, "tolerance", float, where),
+        )
+
+
+def _top_classes(image: Any, where: str) -> tuple[tuple[int, float], ...]:
+    if not isinstance(image, list) or not 0 < len(image) <= _SELF_TEST_CLASSES_MAX:
+        raise MessageError(f"{where}: is no list of 1 to {_SELF_TEST_CLASSES_MAX} classes with their probabilities")
+    classes = []
+    for pair in image:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise MessageError(f"{where}: holds {pair!r:.40}, expected an output's index and its probability")
+        named = dict(zip(("index", "probability"), pair, strict=True))
+        classes.append((_whole(named, "index", where), float(field(named, "probability", float, where))))
+    return tuple(classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +238,16 @@ class Manifest:
         Where the cut came from: "search" or the tier of the cache that answered.
     certificate
         The evidence, of a certified cut that prunes anything.
+    serial
+        Rises with everything that the service signs: microseconds since 1970 when it was signed, and more than the last
+        one. 0 of what was never signed.
+    plan
+        What makes the file from the base; None for a base model.
+    self_test
+        What the file answers to test images; None where it was not tried.
+    temperature
+        What the logarithms of a base's probabilities are divided by to be right as such: above 1 where it is too sure.
+        1 of a cut.
     """
 
     digest: str
@@ -165,6 +265,10 @@ class Manifest:
     per_class: dict[str, ClassFigures]
     cache_tier: str
     certificate: Certificate | None = None
+    serial: int = 0
+    plan: PlanFile | None = None
+    self_test: SelfTest | None = None
+    temperature: float = 1.0
 
     @property
     def is_base(self) -> bool:
@@ -190,6 +294,10 @@ class Manifest:
             "per_class": {name: figures.to_fields() for name, figures in self.per_class.items()},
             "cache_tier": self.cache_tier,
             "certificate": None if self.certificate is None else self.certificate.to_fields(),
+            "serial": self.serial,
+            "plan": None if self.plan is None else self.plan.to_fields(),
+            "self_test": None if self.self_test is None else self.self_test.to_fields(),
+            "temperature": self.temperature,
         }
 
     @classmethod
@@ -199,9 +307,9 @@ class Manifest:
         _check_version(fields, where)
         per_class = field(fields, "per_class", dict, where)
         return cls(
-            digest=field(fields, "digest", str, where),
-            bytes=field(fields, "bytes", int, where),
-            base=field(fields, "base", str, where),
+            digest=_digest(fields, "digest", where),
+            bytes=_whole(fields, "bytes", where),
+            base=_digest(fields, "base", where),
             profile=field(fields, "profile", str, where),
             classes=tuple(str(name) for name in field(fields, "classes", list, where)),
             preprocessing=Preprocessing.from_dict(field(fields, "preprocessing", dict, where)),
@@ -219,32 +327,22 @@ class Manifest:
             certificate=None
             if fields.get("certificate") is None
             else Certificate.from_fields(field(fields, "certificate", dict, where)),
+            serial=_whole(fields, "serial", where),
+            plan=None
+            if fields.get("plan") is None
+            else PlanFile.from_fields(field(fields, "plan", dict, where), f"{where}: plan"),
+            self_test=None
+            if fields.get("self_test") is None
+            else SelfTest.from_fields(field(fields, "self_test", dict, where), f"{where}: self_test"),
+            temperature=_temperature(fields, where),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PersonalizeAnswer:
-    """What the cloud answers: the manifest, the plan that makes the file from the base, and the file if asked for."""
-
-    manifest: Manifest
-    plan: bytes
-    model: bytes | memoryview | None
-
-    def to_bytes(self) -> bytes:
-        """Encode as msgpack."""
-        return pack({"manifest": self.manifest.to_fields(), "plan": self.plan, "model": self.model})
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> PersonalizeAnswer:
-        """Decode msgpack, or raise MessageError naming the field that is wrong."""
-        fields = unpack(content)
-        where = "answer"
-        model = fields.get("model")
-        return cls(
-            manifest=Manifest.from_fields(field(fields, "manifest", dict, where)),
-            plan=field(fields, "plan", bytes, where),
-            model=None if model is None else field(fields, "model", bytes, where),
-        )
+def _temperature(fields: Mapping[str, Any], where: str) -> float:
+    value = float(field(fields, "temperature", float, where))
+    if not 0.01 <= value <= 100.0:
+        raise MessageError(f"{where}: field 'temperature' is {value:g}, expected 0.01 to 100")
+    return value
 
 
 def _check_version(fields: Mapping[str, Any], where: str) -> None:

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-import venv
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.light import CLASSIFY, daemon_memory, light_environment, make_state, peak_memory
+from benchmarks.wheels import without_wheel
 from cloud_pruner.personalize import Personalizer, base_manifest
 from cloud_pruner.requests import PruneRequest
 from edge_runtime.slots import ModelSlots, StoredModel
 
-ROOT = Path(__file__).parents[1]
+# Of a process on a device with a model of 2.5 million float parameters, in MB.
+RSS_MB = 120
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """The bin folder of a new environment with nothing but the project installed."""
-    folder = tmp_path_factory.mktemp("light") / "environment"
-    venv.create(folder, with_pip=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    constraints = ["--constraint", str(ROOT / "constraints.txt")] if sys.version_info[:2] == (3, 11) else []
-    # A copy of the sources: building in the checkout would leave folders behind, and race with others.
-    sources = tmp_path_factory.mktemp("sources")
-    subprocess.run(["git", "-C", str(ROOT), "checkout-index", "--all", f"--prefix={sources}/"], check=True)
-    done = subprocess.run([*pip, *constraints, str(sources)], capture_output=True, text=True, check=False)
-    if done.returncode and "Could not find a version" in done.stderr and "setuptools" in done.stderr:
-        pytest.skip("no package index can be reached")
-    assert done.returncode == 0, done.stderr
-    return folder / "bin"
+    try:
+        return light_environment(tmp_path_factory.mktemp("light")).parent
+    except subprocess.CalledProcessError as error:
+        if "Could not find a version" in error.stderr and "setuptools" in error.stderr:
+            pytest.skip("no package index can be reached")
+        raise AssertionError(error.stderr) from error
 
 
 def run(environment, *command, code=0):
@@ -82,6 +77,19 @@ def test_the_device_command_classifies(environment, digits_profile, digits_netwo
     predictions = json.loads(done.stdout)
     assert sum(prediction["class"] == "one" for prediction in predictions) >= 10
     assert {prediction["model"] for prediction in predictions} == {answer.manifest.digest}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_device_needs_little_memory(environment, tmp_path):
+    """A first classification in a process of its own, and the daemon after a few over HTTP."""
+    make_state(tmp_path / "state")
+
+    assert peak_memory(environment / "python", CLASSIFY, tmp_path / "state") < RSS_MB
+    assert daemon_memory(environment / "python", tmp_path / "state", images=5)["rss_peak_mb"] < RSS_MB
+
+
+def test_a_64_bit_arm_board_needs_no_compiler(environment):
+    assert without_wheel("aarch64") == []
 
 
 def test_a_plan_makes_the_same_bytes_there(environment, digits_profile, tmp_path):

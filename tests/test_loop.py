@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from cloud_pruner.images import ImageSet
 from cloud_pruner.personalize import Personalizer
 from cloud_pruner.profiling import ProfileSettings, build_profile
 from cloud_pruner.service import make_service
-from edge_runtime.config import EdgeConfig
+from cloud_pruner.signer import Signer
+from cloud_pruner.signing_keys import generate
+from edge_runtime.config import CloudConfig, EdgeConfig, MonitorConfig
 from edge_runtime.daemon import EdgeDaemon
 from edge_runtime.interpreter import LoadedModel
 from tests.support.digits import CLASSES, PREPROCESSING
@@ -21,11 +24,17 @@ from tests.support.server import running
 
 
 @pytest.fixture
-def service(digits_profile):
+def signer(tmp_path):
+    with Signer(generate(tmp_path / "keys").folder) as signer:
+        yield signer
+
+
+@pytest.fixture
+def service(digits_profile, signer):
     with PlanCache(LayeredStore(MemoryStore(max_bytes=1 << 20))) as cache:
         personalizer = Personalizer(digits_profile, cache)
-        with running(make_service(personalizer, "empirical")) as url:
-            yield personalizer, url
+        with running(make_service(personalizer, signer, "empirical")) as url:
+            yield personalizer, Service(url, signer.keys.public)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +63,17 @@ class User:
             self.show(names)
 
 
-def config(url, state):
-    return EdgeConfig(cloud=url, state=state, period=60, audit_every=3, retry_first_s=0.02, retry_max_s=0.1)
+class Service(NamedTuple):
+    url: str
+    key: str
+
+
+def config(service, state):
+    return EdgeConfig(
+        state=state,
+        cloud=CloudConfig(service.url, (service.key,), retry_first_s=0.02, retry_max_s=0.1),
+        monitor=MonitorConfig(period=60, audit_every=3),
+    )
 
 
 def cut_for(device):
@@ -64,8 +82,8 @@ def cut_for(device):
 
 
 def test_a_device_follows_its_user(service, recognised, tmp_path):
-    personalizer, url = service
-    with EdgeDaemon(config(url, tmp_path / "first")) as device:
+    personalizer, cloud = service
+    with EdgeDaemon(config(cloud, tmp_path / "first")) as device:
         user = User(device, recognised)
         wait_for_base(device)
         user.show_until(["one", "seven"], lambda: cut_for(device) == ["one", "seven"])
@@ -75,18 +93,18 @@ def test_a_device_follows_its_user(service, recognised, tmp_path):
         right = np.mean([user.show(["three"]).label == "three" for _ in range(80)])
         assert right >= 0.85
         assert device.status()["counters"]["failed"] == 0
-    with EdgeDaemon(config(url, tmp_path / "second")) as device:
+    with EdgeDaemon(config(cloud, tmp_path / "second")) as device:
         wait_for_base(device)
         User(device, recognised).show_until(["one", "seven"], lambda: cut_for(device) is not None)
         assert device.classifier.models.cut.manifest.cache_tier == "exact"
     assert personalizer.cache.statistics().exact.hits >= 1
 
 
-def test_a_device_takes_over_a_new_base(service, digits_network, tmp_path):
+def test_a_device_takes_over_a_new_base(service, signer, digits_network, tmp_path):
     """The cloud has another base model by now: the device fetches it, and is cut from that one."""
-    _, url = service
+    _, cloud = service
     state = tmp_path / "state"
-    with EdgeDaemon(config(url, state)) as device:
+    with EdgeDaemon(config(cloud, state)) as device:
         wait_for_base(device)
         User(device, digits_network.unseen).show_until(["one", "seven"], lambda: cut_for(device) is not None)
     profile = build_profile(
@@ -98,8 +116,8 @@ def test_a_device_takes_over_a_new_base(service, digits_network, tmp_path):
         settings=ProfileSettings(depth=None),
     )
     with (
-        running(make_service(Personalizer(profile), "empirical")) as new_url,
-        EdgeDaemon(config(new_url, state)) as device,
+        running(make_service(Personalizer(profile), signer, "empirical")) as url,
+        EdgeDaemon(config(Service(url, cloud.key), state)) as device,
     ):
         user = User(device, digits_network.unseen)
         # Usage has to change before the device asks, and so learns that its base is outdated.
@@ -121,7 +139,7 @@ def retrained(network):
 
 
 def wait_for_base(device):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not device.ready:
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -16,15 +16,20 @@ import shutil
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cloud_pruner.conversion import convert
+from cloud_pruner.self_tests import self_test_of
 from edge_runtime.digests import digest_of
 from edge_runtime.flatmodel import BaseModel, LayerCut, PruningPlan, normalize, read_graph
 from edge_runtime.interpreter import AffineQuantization, LoadedModel
+from edge_runtime.messages import pack
+from edge_runtime.self_test import self_test_images
+from edge_runtime.wire import Manifest
 from tests.support.digits import PREPROCESSING
 from tests.support.random_blocks import BLOCKS
 from tests.support.random_cuts import random_cuts
@@ -70,14 +75,26 @@ import numpy as np
 from edge_runtime.digests import digest_of
 from edge_runtime.flatmodel import BaseModel, PruningPlan
 from edge_runtime.interpreter import LoadedModel
+from edge_runtime.messages import unpack
+from edge_runtime.self_test import run_self_test, self_test_images
+from edge_runtime.serving import ServingModel
+from edge_runtime.slots import StoredModel
+from edge_runtime.trial import try_model
+from edge_runtime.wire import Manifest
 
-results, digests = {}, {}
+results, digests, self_tests = {}, {}, {}
 for folder in sorted(Path(sys.argv[1]).iterdir()):
     cut = BaseModel.open(folder / "base.tflite").apply(PruningPlan.from_bytes((folder / "plan").read_bytes()))
     digests[folder.name] = digest_of(cut)
     results[folder.name] = LoadedModel(cut).run(np.load(folder / "images.npy"))[0]
+    if (folder / "manifest").exists():
+        manifest = Manifest.from_fields(unpack((folder / "manifest").read_bytes()))
+        self_tests[folder.name] = run_self_test(ServingModel(StoredModel(manifest, cut)), manifest.self_test)
+        try_model(cut, manifest, threads=1)
 np.savez(sys.argv[2], **results)
-print(json.dumps({"digests": digests, "numpy": np.__version__, "modules": sorted(sys.modules)}))
+images = digest_of(self_test_images(7, 4, (32, 32, 3)).tobytes())
+print(json.dumps({"digests": digests, "self_tests": self_tests, "images": images, "numpy": np.__version__,
+                  "modules": sorted(sys.modules)}))
 """
 
 
@@ -116,14 +133,30 @@ def trained(network, folder, images, preprocessing):
         yield kind, base, [LayerCut(g.tensors[0], g.units, np.flatnonzero(np.arange(g.units) % 4)) for g in groups]
 
 
-def write(folder, base, cuts, images):
-    """Write a case: the whole model, the cut, its plan, the masked network, and images, also as it stores them."""
+def described(content, base, preprocessing):
+    """Return a manifest of a cut, with the self-test that the cloud puts in it."""
+    digest, classes = digest_of(content), LoadedModel(content).output_shapes[0][0]
+    manifest = Manifest(
+        digest=digest, bytes=len(content), base=base.digest, profile="0" * 64, classes=tuple(map(str, range(classes))),
+        preprocessing=preprocessing, usage={}, variant="W", epsilon=0.03, guarantee="none", relative_size=0.5,
+        parameters=1, per_class={}, cache_tier="search",
+    )  # fmt: skip
+    return replace(manifest, self_test=self_test_of(content, manifest))
+
+
+def write(folder, base, cuts, images, preprocessing=None):
+    """Write a case: the whole model, the cut, its plan, the masked network, and images, also as it stores them.
+
+    With a manifest where there is a preprocessing, so that the cut can be served.
+    """
     folder.mkdir(parents=True)
     cut = bytes(base.emit(cuts))
     (folder / "base.tflite").write_bytes(base.content)
     (folder / "plan").write_bytes(PruningPlan(base.digest, tuple(cuts)).to_bytes())
     (folder / "cut.tflite").write_bytes(cut)
     (folder / "masked.tflite").write_bytes(masked_network(base, cuts))
+    if preprocessing is not None:
+        (folder / "manifest").write_bytes(pack(described(cut, base, preprocessing).to_fields()))
     quantization = LoadedModel(cut).input_quantization
     np.save(folder / "images.npy", images)
     np.save(folder / "samples.npy", images if quantization is None else quantization.quantize(images.copy()))
@@ -135,7 +168,7 @@ def cases(digits_network, tmp_path_factory):
     cases, scratch = tmp_path_factory.mktemp("cases"), tmp_path_factory.mktemp("converted")
     images = PREPROCESSING.apply(digits_network.unseen.pixels[::10])
     for kind, base, cuts in trained(digits_network.keras, scratch, digits_network.trained_on, PREPROCESSING):
-        write(cases / f"digits {kind}", base, cuts, images)
+        write(cases / f"digits {kind}", base, cuts, images, PREPROCESSING)
     for name in GRAPHS:
         block, kind = name.split()
         seed = list(BLOCKS).index(block)
@@ -149,7 +182,7 @@ def cases(digits_network, tmp_path_factory):
         unseen = resnet.unseen_images()
         images = resnet.PREPROCESSING.apply(unseen.pixels[::100])
         for kind, base, cuts in trained(scratch / "resnet8.keras", scratch, unseen, resnet.PREPROCESSING):
-            write(cases / f"resnet8 {kind}", base, cuts, images)
+            write(cases / f"resnet8 {kind}", base, cuts, images, resnet.PREPROCESSING)
     return cases
 
 
@@ -258,3 +291,13 @@ def test_the_product_falls_back_to_it(product, outputs, cases, case):
 @every_case
 def test_the_device_cuts_the_same_file_there(product, cases, case):
     assert product[1]["digests"][case] == digest_of((cases / case / "cut.tflite").read_bytes())
+
+
+@pytest.mark.parametrize("name", [*DIGITS, *RESNETS])
+def test_cuts_are_served_there_and_pass_their_self_test(product, case):
+    """Also in a child process: the product would have failed as a whole, had one not passed that."""
+    assert product[1]["self_tests"][case] is None
+
+
+def test_self_test_images_are_the_same_there(product):
+    assert product[1]["images"] == digest_of(self_test_images(7, 4, (32, 32, 3)).tobytes())

@@ -100,8 +100,8 @@ class Device:
     ----------
     name
         Its name, also in logs.
-    cloud
-        Address of the service.
+    cloud, key
+        Address of the service, and the key that it signs with.
     folder
         Where configuration and state go.
     log
@@ -115,14 +115,15 @@ class Device:
         On entering: the device does not start, or does not fetch the base model in time.
     """
 
-    def __init__(self, name: str, cloud: str, folder: Path, log: Path, timeline: Timeline) -> None:
+    def __init__(self, name: str, cloud: str, key: str, folder: Path, log: Path, timeline: Timeline) -> None:
         self.name = name
         self.state = folder / f"{name}-state"
         self._timeline = timeline
         self._config = folder / f"{name}.toml"
         self._config.write_text(
-            f'cloud = "{cloud}"\nstate = "{self.state.name}"\nport = 0\ndevice = "{name}"\n'
-            f"period = {PERIOD}\naudit_every = {AUDIT_EVERY}\nretry_first_s = {_RETRY_S}\n"
+            f'state = "{self.state.name}"\ndevice = "{name}"\n'
+            f'[cloud]\nurl = "{cloud}"\nkeys = ["{key}"]\nretry_first_s = {_RETRY_S}\n'
+            f"[api]\nport = 0\n[monitor]\nperiod = {PERIOD}\naudit_every = {AUDIT_EVERY}\n"
         )
         self.process = ServerProcess(name, capnn_edge("run", "--config", str(self._config)), log)
         self._resources = ExitStack()

@@ -22,12 +22,14 @@ from cloud_pruner.demo.report import report_folder, write_report
 from cloud_pruner.demo.summary import Phase, Summary
 from cloud_pruner.demo.teller import FROM, Teller
 from cloud_pruner.demo.users import CHANGES, FIRST, LAST, image_stream, interests_text
+from cloud_pruner.signing_keys import generate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import FrameType
 
     from cloud_pruner.profile import Profile
+    from cloud_pruner.signing_keys import SigningKeys
     from edge_runtime.slots import StoredModel
 
 __all__ = ["SEED", "tell_story"]
@@ -104,19 +106,16 @@ class _Story:
         """
         start = time.monotonic()
         profile = self._prepare()
+        keys = generate(self._work / "keys")
         service = self._running.enter_context(
-            ServerProcess(
-                "service",
-                _service(profile),
-                self._logs / "service.log",
-            )
+            ServerProcess("service", _service(profile, keys), self._logs / "service.log")
         )
         self._teller.tell(f"service: serving on {service.url}")
-        first = self._device("device-1", service)
+        first = self._device("device-1", service, keys)
         self._turn("first cut", "user 1", first, FIRST, before="getting to know")
         for number, interests in enumerate(CHANGES, start=1):
             self._turn(f"change {number}", "user 1", first, interests)
-        second = self._device("device-2", service)
+        second = self._device("device-2", service, keys)
         self._turn(_SECOND_USER_PHASE, "user 2", second, FIRST)
         service.stop()
         self.timeline.mark("cloud stopped", "cloud stopped")
@@ -165,8 +164,8 @@ class _Story:
         )
         return profile
 
-    def _device(self, name: str, service: ServerProcess) -> Device:
-        device = Device(name, service.url, self._work, self._logs / f"{name}.log", self.timeline)
+    def _device(self, name: str, service: ServerProcess, keys: SigningKeys) -> Device:
+        device = Device(name, service.url, keys.public, self._work, self._logs / f"{name}.log", self.timeline)
         self._running.enter_context(device)
         self._teller.tell(f"{name}: serving on {device.process.url}, base model fetched")
         return device
@@ -247,9 +246,10 @@ class _Story:
         )
 
 
-def _service(profile: Profile) -> list[str]:
+def _service(profile: Profile, keys: SigningKeys) -> list[str]:
     """Return the command of the cloud service.
 
     The demo's images are too few to certify a loss of three points: 76 a class and more are needed.
     """
-    return capnn("serve", str(profile.folder), "--port", "0", "--guarantee", "empirical")
+    folder, keys_folder = str(profile.folder), str(keys.folder)
+    return capnn("serve", folder, "--keys", keys_folder, "--port", "0", "--guarantee", "empirical")

@@ -24,7 +24,7 @@ RIDGE = 0.02
 PIXELS = 64
 # Variant L: how often it fits folds, how it weighs classes anew, and how it balances outputs.
 ROUNDS, EMPHASIS, HOPELESS = 2, 15.0, 0.12
-STEP, SHRINKS, STEPS = 0.5, 0.93, 60
+STEP, SHRINKS, STEPS, SPARE = 0.5, 0.93, 60, 0.5
 
 
 @dataclass(frozen=True)
@@ -110,21 +110,28 @@ class Plain:
         base = LoadedModel(self.profile.base.content).run(inputs)[0].argmax(axis=1)
         logits = LoadedModel(masked_network(self.profile.base, cuts)).run(inputs)[0]
         if np.allclose(logits.sum(axis=1), 1.0, atol=1e-3):  # probabilities
-            logits = np.log(np.maximum(logits, 1e-12))
-        best, step = None, STEP
-        for _ in range(STEPS if self.folding == "linear" else 1):
-            found = {}
-            for c in self.labels:
-                mine = labels == c
-                allowed = int(self.epsilon * mine.sum() + 1e-9)
-                found[c] = (np.sum(base[mine] == c) - allowed - np.sum(logits[mine].argmax(axis=1) == c)) / mine.sum()
-            if best is None or max(found.values()) < max(best.values()):
-                best = found
-            if max(best.values()) <= 0:
-                break
+            logits = np.log(np.maximum(logits, 1e-7))
+        images = {c: labels == c for c in self.labels}
+
+        def missing(epsilon):
+            needed = {c: np.sum(base[mine] == c) - int(epsilon * mine.sum() + 1e-9) for c, mine in images.items()}
+            right = {c: np.sum(logits[mine].argmax(axis=1) == c) for c, mine in images.items()}
+            return {c: (needed[c] - right[c]) / mine.sum() for c, mine in images.items()}
+
+        best, step = missing(self.epsilon), STEP
+        if max(best.values()) <= 0 or self.folding != "linear":
+            return best
+        strict = self.epsilon - SPARE * np.sqrt(self.epsilon / min(mine.sum() for mine in images.values()))
+        best = found = missing(max(strict, 0.0))
+        for _ in range(STEPS - 1):
             logits[:, max(found, key=found.get)] += step
             logits[:, self.labels] -= step / len(self.labels)
             step *= SHRINKS
+            found = missing(max(strict, 0.0))
+            if max(found.values()) < max(best.values()):
+                best = found
+            if max(best.values()) <= 0:
+                break
         return best
 
     def folded(self, kept, share=None):

@@ -85,12 +85,12 @@ class TestOutputLayer:
         raised = layer.raised(cuts, constants, THREE.labels.tolist())
         inputs = profile.splits["report"].activations
         before, after = (
-            layer.logits(LoadedModel(profile.suffix.emit(each)).run(inputs)[0]).astype(np.float64)
+            Searcher(profile)._logits(LoadedModel(profile.suffix.emit(each)).run(inputs)[0]).astype(np.float64)
             for each in (cuts, raised)
         )
         mine, other = THREE.labels, int(np.setdiff1d(np.arange(len(constants)), THREE.labels)[0])
         moved = (after - after[:, [other]]) - (before - before[:, [other]])  # but for a constant of each image
-        sure = (before - before.max(axis=1, keepdims=True)).min(axis=1) > -20  # less is rounded to nothing
+        sure = (before - before.max(axis=1, keepdims=True)).min(axis=1) > -12  # less is rounded to nothing
         assert sure.sum() > 10
         np.testing.assert_allclose(moved[sure][:, mine], np.tile(constants[mine], (sure.sum(), 1)), atol=0.05)
 

@@ -21,7 +21,10 @@ from edge_runtime.digests import digest_of
 from edge_runtime.flatmodel import PruningPlan
 from edge_runtime.interpreter import LoadedModel
 from edge_runtime.messages import pack, unpack
-from edge_runtime.wire import Manifest
+from edge_runtime.self_test import run_self_test
+from edge_runtime.serving import ServingModel
+from edge_runtime.slots import StoredModel
+from edge_runtime.wire import Manifest, PlanFile
 from tests.support.digits import CLASSES, PREPROCESSING
 
 # The profile has 20 certify images a class: too few to certify three points, enough for twenty.
@@ -57,7 +60,19 @@ def test_manifest_describes_the_file(digits_profile):
 def test_the_plan_makes_the_file_from_the_base(digits_profile):
     answer = Personalizer(digits_profile).personalize(REQUEST)
     assert digits_profile.base.apply(PruningPlan.from_bytes(answer.plan)) == answer.model
+    assert answer.manifest.plan == PlanFile(digest_of(answer.plan), len(answer.plan))
     assert len(answer.plan) < len(answer.model)
+
+
+def test_the_manifest_says_what_the_file_answers(digits_profile, memory):
+    """An answer from the cache says the same: it is a property of the file."""
+    personalizer = Personalizer(digits_profile, memory)
+    base = ServingModel(StoredModel(base_manifest(digits_profile), digits_profile.base.content))
+    for answer in (personalizer.personalize(REQUEST), personalizer.personalize(REQUEST)):
+        self_test = answer.manifest.self_test
+        assert self_test.tolerance <= 0.01
+        assert run_self_test(ServingModel(StoredModel(answer.manifest, answer.model)), self_test) is None
+        assert run_self_test(base, self_test) is not None
 
 
 def test_second_time_comes_from_the_cache_and_is_the_same(digits_profile, memory):

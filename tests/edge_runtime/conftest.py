@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.edge_runtime.cloud_simulator import CloudSimulator
-from tests.edge_runtime.tiny_models import CLASSES, EAST, WEST, describe, tflite_file
+from tests.edge_runtime.tiny_models import CLASSES, EAST, WEST, describe, measured, tflite_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,17 +33,17 @@ def east_file() -> bytes:
 
 @pytest.fixture(scope="session")
 def base(base_file: bytes) -> StoredModel:
-    return describe(base_file)
+    return measured(describe(base_file))
 
 
 @pytest.fixture(scope="session")
 def west(base_file: bytes, west_file: bytes) -> StoredModel:
-    return describe(west_file, base=base_file, usage=dict.fromkeys(WEST, 0.5))
+    return measured(describe(west_file, base=base_file, usage=dict.fromkeys(WEST, 0.5)))
 
 
 @pytest.fixture(scope="session")
 def east(base_file: bytes, east_file: bytes) -> StoredModel:
-    return describe(east_file, base=base_file, usage=dict.fromkeys(EAST, 0.5))
+    return measured(describe(east_file, base=base_file, usage=dict.fromkeys(EAST, 0.5)))
 
 
 @pytest.fixture

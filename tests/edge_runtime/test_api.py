@@ -10,8 +10,11 @@ import pytest
 import uvicorn
 
 from edge_runtime.api import RAW_PIXELS, make_app
-from edge_runtime.config import EdgeConfig
+from edge_runtime.cli import main
+from edge_runtime.config import ApiConfig, CloudConfig, EdgeConfig
 from edge_runtime.daemon import EdgeDaemon
+from edge_runtime.errors import ModelFileError
+from edge_runtime.http_server import listen_unix
 from edge_runtime.slots import ModelSlots, StoredModel
 from tests.edge_runtime.tiny_models import CLASSES, picture, pixels
 
@@ -22,27 +25,42 @@ if TYPE_CHECKING:
     from tests.edge_runtime.cloud_simulator import CloudSimulator
 
 
+def settings(cloud: CloudSimulator, state: Path) -> EdgeConfig:
+    return EdgeConfig(
+        state, CloudConfig(cloud.url, (cloud.key.public,), retry_first_s=0.01), api=ApiConfig(body_bytes_max=1000)
+    )
+
+
 @pytest.fixture
 def daemon(cloud: CloudSimulator, state: Path, base: StoredModel) -> Iterator[EdgeDaemon]:
-    ModelSlots(state).install_base(base)
-    with EdgeDaemon(EdgeConfig(cloud=cloud.url, state=state, body_bytes_max=1000)) as daemon:
+    slots = ModelSlots(state)
+    slots.lock()
+    slots.install_base(base)
+    slots.unlock()
+    with EdgeDaemon(settings(cloud, state)) as daemon:
         yield daemon
+
+
+@contextlib.contextmanager
+def running(daemon: EdgeDaemon, listener: socket.socket) -> Iterator[None]:
+    """Serve `daemon` on `listener`."""
+    server = uvicorn.Server(uvicorn.Config(make_app(daemon), log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @contextlib.contextmanager
 def serving(daemon: EdgeDaemon) -> Iterator[httpx.Client]:
     """Serve `daemon` on a free port; yield a client of it."""
-    server = uvicorn.Server(uvicorn.Config(make_app(daemon), log_level="warning", lifespan="off"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener, running(daemon, listener):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join()
+        with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+            yield client
 
 
 @pytest.fixture
@@ -112,10 +130,34 @@ def test_status_counts_what_was_answered(http: httpx.Client, base: StoredModel, 
     assert fields["state"] == "monitoring"
     assert fields["ready"] is True
     assert fields["cloud"] == cloud.url
-    assert fields["counters"] == {"classified": 1, "failed": 1, "cloud_requests": 0, "swaps": 0}
-    assert fields["monitoring"] == {"counted": 1, "period": 200, "usage": {"north-west": 1.0}}
+    assert {name: count for name, count in fields["counters"].items() if count} == {"classified": 1, "failed": 1}
+    assert (fields["monitoring"]["counted"], fields["monitoring"]["period"]) == (1, 250)
+    assert fields["inference_s"] > 0
     assert fields["model"]["digest"] == base.manifest.digest
     assert fields["last_error"] is None
+
+
+def test_metrics_tell_prometheus_what_was_answered(http: httpx.Client):
+    http.post("/v1/classify", content=picture("north-west"))
+
+    answer = http.get("/metrics")
+
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = answer.text.splitlines()
+    assert "capnn_images_classified_total 1.0" in lines
+    assert "capnn_inference_seconds_count 1.0" in lines
+    assert "capnn_ready 1.0" in lines
+
+
+def test_a_unix_socket_will_do(daemon: EdgeDaemon, tmp_path: Path):
+    path = tmp_path / "edge.sock"
+    with listen_unix(path) as listener, running(daemon, listener):
+        image = tmp_path / "image.png"
+        image.write_bytes(picture("north-west"))
+        assert main(["classify", str(image), "--url", f"unix:{path}"]) == 0
+        assert main(["status", "--url", f"unix:{path}"]) == 0
+
+    assert main(["status", "--url", f"unix:{path}"]) == 1
 
 
 def test_unknown_paths_and_methods_are_answered_in_json(http: httpx.Client):
@@ -126,7 +168,7 @@ def test_unknown_paths_and_methods_are_answered_in_json(http: httpx.Client):
 
 def test_alive_and_ready_are_told_apart(cloud: CloudSimulator, state: Path):
     cloud.go_away()
-    daemon = EdgeDaemon(EdgeConfig(cloud=cloud.url, state=state))
+    daemon = EdgeDaemon(settings(cloud, state))
     with daemon, serving(daemon) as http:
         assert http.get("/livez").status_code == 200
         assert http.get("/readyz").status_code == 503
@@ -157,3 +199,18 @@ def test_many_clients_at_once_are_all_answered(http: httpx.Client, daemon: EdgeD
     assert len(answers) == 80
     assert all(shown == answered for shown, answered in answers)
     assert daemon.status()["counters"]["classified"] == 80
+
+
+def test_the_daemon_works_while_its_models_answer(daemon: EdgeDaemon, monkeypatch: pytest.MonkeyPatch):
+    assert daemon.works()
+    base = daemon.classifier.models.base
+    assert base is not None
+
+    def fails(_: object) -> None:
+        raise ModelFileError("the interpreter fails")
+
+    monkeypatch.setattr(base, "run", fails)
+    assert not daemon.works()
+    daemon.records.add("classified")  # as if another model had answered meanwhile
+    assert daemon.works()
+    assert not daemon.works()

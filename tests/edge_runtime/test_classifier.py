@@ -15,10 +15,20 @@ from tests.edge_runtime.tiny_models import CLASSES, WEST, describe, picture, pix
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edge_runtime.observation import Observation
+
 
 @pytest.fixture
 def models(base: StoredModel, west: StoredModel) -> Models:
     return Models(ServingModel(base), ServingModel(west))
+
+
+@pytest.fixture(scope="module")
+def broken(base_file: bytes) -> StoredModel:
+    """A cut that answers to a black picture, and gives no numbers for others: weights whose sums are infinite."""
+    content, large = tflite_file(WEST), np.float32(3e38).tobytes()
+    content = content.replace(np.float32(6).tobytes(), large).replace(np.float32(3).tobytes(), large)
+    return describe(content, base=base_file, usage=dict.fromkeys(WEST, 0.5))
 
 
 @pytest.mark.parametrize("label", CLASSES)
@@ -60,24 +70,28 @@ def test_an_int8_model_serves_like_a_float_one(softmax):
         np.testing.assert_allclose(probabilities, plain.probabilities(pixels(label)), atol=0.05)
 
 
-def test_a_cut_serves_and_one_in_so_many_images_is_counted_by_the_base(models: Models):
-    counted: list[str] = []
-    classifier = EdgeClassifier(models, counted=counted.append, audit_every=3)
+def test_a_cut_serves_and_one_in_so_many_images_is_answered_by_the_base(models: Models):
+    seen: list[Observation] = []
+    classifier = EdgeClassifier(models, observed=seen.append, audit_every=3)
 
     predictions = [classifier.classify(picture("north-east")) for _ in range(30)]
 
     audits = [p.audited for p in predictions]
     assert [sum(audits[start : start + 3]) for start in range(0, 30, 3)] == [1] * 10
-    # The cut was made for the west and cannot see the east: counting its answers would never tell.
+    # The cut was made for the west and cannot see the east: its answers alone would never tell.
     assert {p.label in WEST for p in predictions if not p.audited} == {True}
-    assert counted == ["north-east"] * 10
+    assert {p.label for p in predictions if p.audited} == {"north-east"}
     assert models.base is not None
     assert {p.model for p in predictions if p.audited} == {models.base.manifest.digest}
+    assert [(o.audited, o.manifest.digest, o.index, o.confidence) for o in seen] == [
+        (p.audited, p.model, p.index, p.confidence) for p in predictions
+    ]
+    assert all(o.seconds > 0 for o in seen)
 
 
 def test_audits_see_every_class_of_a_user_whose_classes_take_turns(models: Models):
-    counted: list[str] = []
-    classifier = EdgeClassifier(models, counted=counted.append, audit_every=4)
+    seen: list[Observation] = []
+    classifier = EdgeClassifier(models, observed=seen.append, audit_every=4)
 
     for _ in range(
         100
@@ -87,25 +101,76 @@ def test_audits_see_every_class_of_a_user_whose_classes_take_turns(models: Model
         classifier.classify(picture("north-west"))
         classifier.classify(picture("south-west"))
 
-    assert set(counted) == set(WEST)
+    assert {CLASSES[o.index] for o in seen if o.audited} == set(WEST)
 
 
-def test_while_the_base_serves_everything_is_counted(base: StoredModel):
-    counted: list[str] = []
-    classifier = EdgeClassifier(Models(ServingModel(base)), counted=counted.append, audit_every=3)
+@pytest.mark.parametrize("audit_every", [0, 10])
+def test_without_audits_or_an_observer_the_cut_answers_all(models: Models, audit_every: int):
+    seen: list[Observation] = []
+    classifier = EdgeClassifier(models, observed=None if audit_every else seen.append, audit_every=audit_every)
+
+    assert not any(classifier.classify(picture("north-west")).audited for _ in range(30))
+    assert len(seen) == (0 if audit_every else 30)
+
+
+def test_while_the_base_serves_nothing_is_an_audit(base: StoredModel):
+    seen: list[Observation] = []
+    classifier = EdgeClassifier(Models(ServingModel(base)), observed=seen.append, audit_every=1)
 
     for label in CLASSES:
         classifier.classify(picture(label))
 
-    assert counted == list(CLASSES)
+    assert [(CLASSES[o.index], o.audited) for o in seen] == [(label, False) for label in CLASSES]
 
 
-def test_a_cut_without_its_base_serves_and_counts_nothing(west: StoredModel):
-    counted: list[str] = []
-    classifier = EdgeClassifier(Models(cut=ServingModel(west)), counted=counted.append, audit_every=1)
+def test_a_cut_without_its_base_serves_without_audits(west: StoredModel):
+    seen: list[Observation] = []
+    classifier = EdgeClassifier(Models(cut=ServingModel(west)), observed=seen.append, audit_every=1)
 
     assert classifier.classify(picture("north-west")).label == "north-west"
-    assert counted == []
+    assert [o.audited for o in seen] == [False]
+
+
+def test_where_a_cut_fails_the_base_answers_and_the_failure_is_told(base: StoredModel, broken: StoredModel):
+    seen: list[Observation] = []
+    failures: list[tuple[str, str]] = []
+    cut = ServingModel(broken)
+    classifier = EdgeClassifier(
+        Models(ServingModel(base), cut),
+        observed=seen.append,
+        audit_every=0,
+        failed=lambda model, error: failures.append((model.manifest.digest, str(error))),
+    )
+
+    assert [classifier.classify(picture(label)).label for label in CLASSES] == list(CLASSES)
+    assert {o.manifest.digest for o in seen} == {base.manifest.digest}
+    assert [digest for digest, _ in failures] == [broken.manifest.digest] * 4
+    assert "not finite" in failures[0][1]
+
+
+def test_a_cut_that_fails_without_a_base_is_an_error(broken: StoredModel):
+    with pytest.raises(ModelFileError, match="not finite"):
+        EdgeClassifier(Models(cut=ServingModel(broken))).classify(picture("north-west"))
+
+
+def test_a_base_that_fails_is_an_error_and_asked_once(broken: StoredModel):
+    failures: list[object] = []
+    classifier = EdgeClassifier(Models(ServingModel(broken)), failed=lambda *told: failures.append(told))
+
+    with pytest.raises(ModelFileError, match="not finite"):
+        classifier.classify(picture("north-west"))
+    assert failures == []
+
+
+def test_a_cut_is_dropped_for_its_base(models: Models, west: StoredModel):
+    classifier = EdgeClassifier(models)
+    classifier.drop_cut()
+    assert models.base is not None
+    assert classifier.classify(picture("north-west")).model == models.base.manifest.digest
+
+    alone = EdgeClassifier(Models(cut=ServingModel(west)))
+    alone.drop_cut()  # nothing else could answer
+    assert alone.classify(picture("north-west")).model == west.manifest.digest
 
 
 def test_a_swap_takes_effect_with_the_next_image(base: StoredModel, west: StoredModel):

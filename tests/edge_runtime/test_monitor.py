@@ -1,115 +1,183 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from edge_runtime.errors import MessageError
-from edge_runtime.monitor import UsageMonitor, load_counts, save_counts, total_variation
+from edge_runtime.config import MonitorConfig
+from edge_runtime.monitor import UsageMonitor
+from edge_runtime.observation import Observation
+from edge_runtime.usage_change import WINDOW
+from edge_runtime.usage_journal import UsageJournal
+from tests.support.simulated_users import Population, SimulatedDevice, base_manifest, cut_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-COUNTS = st.dictionaries(st.text(max_size=3), st.integers(1, 1000), min_size=1, max_size=30)
+CLASSES = 20
+BASE = base_manifest(CLASSES)
+POPULATION = Population.synthetic(np.random.default_rng(0), CLASSES)
+PERIOD = 250
+USER = {2: 0.5, 5: 0.3, 11: 0.2}
 
 
-def monitor_after(labels: str, **settings: float) -> UsageMonitor:
-    monitor = UsageMonitor(**settings)  # type: ignore[arg-type]
-    for label in labels:
-        monitor.count(label)
-    return monitor
+def device(seed: int = 0, journal: UsageJournal | None = None, audit_every: int = 5, **settings) -> SimulatedDevice:
+    monitor = UsageMonitor(MonitorConfig(period=PERIOD, **settings), journal)
+    return SimulatedDevice(monitor, BASE, POPULATION, np.random.default_rng(seed), audit_every)
 
 
-def test_usage_is_the_share_of_each_class():
-    assert monitor_after("aaab").usage() == {"a": 0.75, "b": 0.25}
+def observation(label: int, manifest=BASE) -> Observation:
+    row = POPULATION.probabilities[np.flatnonzero(POPULATION.labels == label)[0]]
+    return Observation(manifest, label, 0.9, 0.001, audited=False, probabilities=row)
 
 
-def test_classes_below_the_floor_are_dropped_and_the_rest_made_up_to_one():
-    assert monitor_after("a" * 60 + "b" * 36 + "c" * 4, floor=0.05).usage() == {"a": 0.625, "b": 0.375}
+def test_a_cut_is_asked_for_when_the_first_period_is_over():
+    one = device()
+
+    requests = one.meet(USER, PERIOD)
+
+    assert requests == [(PERIOD, set(USER))]
+    assert one.cut is not None
+    assert sum(one.cut.usage.values()) == pytest.approx(1, abs=0.1)
+    assert all(round(weight / 0.05) == pytest.approx(weight / 0.05) for weight in one.cut.usage.values())
 
 
-def test_a_class_at_the_floor_is_kept():
-    assert "c" in monitor_after("a" * 95 + "c" * 5, floor=0.05).usage()
+def test_a_new_class_is_asked_for_while_a_cut_serves():
+    one = device()
+    one.meet(USER, 2 * PERIOD)
+
+    requests = one.meet({2: 0.45, 5: 0.27, 11: 0.18, 7: 0.1}, 1500)
+
+    assert requests
+    assert requests[-1][1] == {2, 5, 11, 7}
 
 
-def test_where_no_class_reaches_the_floor_all_are_kept():
-    assert monitor_after("abcd", floor=0.5).usage() == dict.fromkeys("abcd", 0.25)
+def test_a_user_who_stays_the_same_asks_no_more():
+    one = device()
+    one.meet(USER, PERIOD)
+
+    assert one.meet(USER, 20 * PERIOD) == []
 
 
-def test_a_period_ends_after_its_number_of_predictions_and_the_next_starts_from_zero():
-    monitor = monitor_after("aab", period=4)
-    assert not monitor.period_complete
+def test_without_audits_a_cut_s_answers_say_nothing():
+    one = device(audit_every=10**9)
+    one.meet(USER, PERIOD)
 
-    assert monitor.count("a") == 4
-    assert monitor.period_complete
-
-    assert monitor.next_period() == {"a": 0.75, "b": 0.25}
-    assert (monitor.counted, monitor.usage(), monitor.period_complete) == (0, {}, False)
+    assert one.meet({7: 0.5, 8: 0.5}, 4 * PERIOD) == []
 
 
-def test_usage_has_changed_when_its_distance_is_larger_than_the_bound():
-    monitor = UsageMonitor(change=0.2)
+def test_never_means_that_nothing_is_asked_for_but_usage_is_still_seen():
+    one = device(upload="never")
 
-    assert monitor.changed({"a": 1.0}, None)
-    assert not monitor.changed({"a": 0.5, "b": 0.5}, {"a": 0.6, "b": 0.4})
-    assert monitor.changed({"a": 0.5, "b": 0.5}, {"a": 0.5, "b": 0.2, "c": 0.3})
+    assert one.meet(USER, 3 * PERIOD) == []
+    assert one.monitor.status()["usage"].keys() == {f"class {label}" for label in USER}
 
 
-def test_threads_lose_no_counts():
-    monitor = UsageMonitor()
-    threads = [threading.Thread(target=lambda: [monitor.count("a") for _ in range(5000)]) for _ in range(4)]
+def test_the_same_is_asked_again_until_a_cut_for_it_serves():
+    one = device()
+    one.meet(USER, PERIOD - 1)
+    wishes = [one.monitor.decide() for _ in range(2 * PERIOD) if one.monitor.observe(observation(2))]
+
+    assert len(wishes) == 2
+    assert wishes[0] is not None
+    assert wishes[0].keys() == wishes[1].keys()  # type: ignore[union-attr]
+
+
+def test_what_was_refused_is_not_asked_again_until_other_classes_are_in_use():
+    one = device()
+    one.audit_every = 1
+    one.meet(USER, PERIOD)
+    one.monitor.serve(BASE, None)
+    one.monitor.refused(one.cut.usage)  # type: ignore[union-attr]
+    one.cut = None
+
+    assert one.meet(USER, PERIOD) == []
+    assert one.meet({2: 0.4, 5: 0.2, 11: 0.2, 7: 0.2}, 2 * PERIOD)
+
+
+def test_answers_stay_when_a_cut_comes_and_go_when_the_base_does():
+    one = device()
+    one.meet(USER, PERIOD)
+    assert one.monitor.status()["answers"] == PERIOD
+
+    other = replace(BASE, digest="f" * 64, base="f" * 64)
+    one.monitor.serve(other, None)
+
+    assert one.monitor.status() == {"counted": 0, "period": PERIOD, "answers": 0, "usage": {}}
+    one.monitor.observe(observation(2))  # of the former base, still under way when the new one came
+    assert one.monitor.status()["answers"] == 0
+
+
+def test_nothing_is_decided_before_a_period_is_over():
+    monitor = UsageMonitor(MonitorConfig(period=3), None)
+    assert monitor.decide() is None
+    monitor.serve(BASE, None)
+    assert not monitor.observe(observation(2))
+    assert monitor.decide() is None
+    assert not monitor.observe(observation(2))
+    assert monitor.observe(observation(2))
+    assert monitor.decide() == {"class 2": 1.0}
+    assert monitor.status()["counted"] == 0
+
+
+def test_usage_survives_a_restart(tmp_path: Path):
+    path = tmp_path / "usage.journal"
+    first = device(journal=UsageJournal(path))
+    first.meet(USER, PERIOD - 10)
+    first.monitor.close()
+
+    second = device(journal=UsageJournal(path))
+
+    assert second.monitor.status()["counted"] == PERIOD - 10
+    assert second.meet(USER, 10) == [(10, set(USER))]
+    second.monitor.close()
+
+
+def test_a_damaged_journal_is_said_and_usage_counted_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "usage.journal"
+    path.write_bytes(b"\0" * 1000)
+
+    one = device(journal=UsageJournal(path))
+
+    assert "is damaged: usage is counted anew" in caplog.text
+    assert one.monitor.status()["answers"] == 0
+    one.monitor.close()
+
+
+def test_a_journal_that_cannot_be_read_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "usage.journal").mkdir()
+
+    one = device(journal=UsageJournal(tmp_path / "usage.journal"))
+
+    assert "usage is counted anew" in caplog.text
+    assert one.meet(USER, PERIOD)
+    one.monitor.close()
+
+
+def test_a_weighed_cut_gives_way_when_weights_change():
+    one = device()
+    one.audit_every = 1
+    one.cut = cut_manifest(BASE, {"class 2": 0.9, "class 5": 0.1}, variant="W")
+    one.monitor.serve(BASE, one.cut)
+
+    ((_, classes), *_) = one.meet({2: 0.2, 5: 0.8}, WINDOW + PERIOD)
+
+    assert classes == {2, 5}
+    assert one.cut.usage["class 5"] > 0.6
+
+
+def test_threads_lose_no_answers():
+    monitor = UsageMonitor(MonitorConfig(period=10**6), None)
+    monitor.serve(BASE, None)
+    one = observation(2)
+    threads = [threading.Thread(target=lambda: [monitor.observe(one) for _ in range(2000)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert monitor.counts() == {"a": 20_000}
-    assert monitor.counted == 20_000
-
-
-@given(COUNTS, st.floats(0, 0.99))
-def test_usage_always_sums_to_one_over_classes_that_were_seen(counts: dict[str, int], floor: float):
-    monitor = UsageMonitor(floor=floor)
-    monitor.restore(counts)
-
-    usage = monitor.usage()
-
-    assert sum(usage.values()) == pytest.approx(1)
-    assert usage.keys() <= counts.keys()
-    assert max(counts, key=lambda label: (counts[label], label)) in usage
-
-
-@given(COUNTS, COUNTS)
-def test_total_variation_is_a_distance_up_to_one(first: dict[str, int], second: dict[str, int]):
-    p, q = ({label: n / sum(counts.values()) for label, n in counts.items()} for counts in (first, second))
-
-    assert total_variation(p, p) == 0
-    assert total_variation(p, q) == pytest.approx(total_variation(q, p))
-    assert 0 <= total_variation(p, q) <= 1 + 1e-9
-
-
-def test_counts_survive_a_restart(tmp_path: Path):
-    save_counts(tmp_path / "usage.msgpack", {"a": 3, "b": 1}, base="digest")
-    monitor = UsageMonitor(period=5)
-    monitor.restore(load_counts(tmp_path / "usage.msgpack", base="digest"))
-
-    assert monitor.count("a") == 5
-    assert monitor.usage() == {"a": 0.8, "b": 0.2}
-
-
-def test_counts_of_another_base_model_are_worth_nothing(tmp_path: Path):
-    save_counts(tmp_path / "usage.msgpack", {"a": 3}, base="former")
-
-    assert load_counts(tmp_path / "usage.msgpack", base="new") == {}
-    assert load_counts(tmp_path / "none.msgpack", base="new") == {}
-
-
-@pytest.mark.parametrize("content", [b"", b"\x93", b"\x81\xa1a\x01", b"\x82\xa4base\xa1x\xa6counts\x81\xa1a\xa1b"])
-def test_damaged_counts_are_named(tmp_path: Path, content: bytes):
-    (tmp_path / "usage.msgpack").write_bytes(content)
-
-    with pytest.raises(MessageError, match=r"usage\.msgpack: cannot be used"):
-        load_counts(tmp_path / "usage.msgpack", base="x")
+    assert monitor.status()["counted"] == 8000
+    assert monitor.status()["answers"] == WINDOW

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,53 +104,148 @@ def test_no_flipped_bit_is_ever_read(state: Path, west: StoredModel, name: str, 
         ModelSlots(state).read("a")
 
 
-class PowerCutError(BaseException):
-    """Ends an installation at a chosen step."""
+def test_a_roll_back_returns_to_the_cut_before(state: Path, base: StoredModel, west: StoredModel, east: StoredModel):
+    slots = ModelSlots(state)
+    slots.install_base(base)
+    slots.install_cut(west, "a")
+    slots.install_cut(east, "b", probation={"images": 0})
+    assert served(state) == east.manifest.digest
+    assert slots.probation(east.manifest.digest) == {"images": 0}
+    assert slots.probation(west.manifest.digest) is None
+
+    slots.roll_back(east.manifest.digest, "it is slow")
+
+    assert served(state) == west.manifest.digest
+    assert slots.probation(east.manifest.digest) is None
+    assert slots.rejected() == {east.manifest.digest: "it is slow"}
+    # Nor is it used where nothing else is left but the base.
+    (state / "a" / "model.tflite").unlink()
+    assert served(state) == base.manifest.digest
 
 
-def test_a_power_cut_at_any_step_of_an_installation_leaves_a_verified_model(
-    state: Path, base: StoredModel, west: StoredModel, east: StoredModel, monkeypatch: pytest.MonkeyPatch
+def test_a_roll_back_of_the_first_cut_returns_to_the_base(state: Path, base: StoredModel, west: StoredModel):
+    slots = ModelSlots(state)
+    slots.install_base(base)
+    slots.install_cut(west, "a", probation={})
+    slots.roll_back(west.manifest.digest, "it fails")
+
+    assert served(state) == base.manifest.digest
+    assert slots.cut_slots() == ()
+
+
+def test_a_cut_can_be_given_up_after_its_probation_too(state: Path, base: StoredModel, west: StoredModel):
+    slots = ModelSlots(state)
+    slots.install_base(base)
+    slots.install_cut(west, "a", probation={})
+    slots.end_probation()
+    slots.roll_back(west.manifest.digest, "it fails")
+
+    assert served(state) == base.manifest.digest
+
+
+def test_a_roll_back_that_was_cut_off_before_the_pointer_is_one_all_the_same(
+    state: Path, base: StoredModel, west: StoredModel, east: StoredModel
 ):
     slots = ModelSlots(state)
     slots.install_base(base)
     slots.install_cut(west, "a")
-    fsync, replace = os.fsync, os.replace
-    steps = 0
+    slots.install_cut(east, "b", probation={})
+    pointer = (state / "active").read_bytes()
+    slots.roll_back(east.manifest.digest, "it is slow")
+    (state / "active").write_bytes(pointer)
 
-    def cut_power_at(last: int) -> None:
-        nonlocal steps
-        steps = 0
+    assert served(state) == west.manifest.digest
 
-        def counted(step):
-            def run(*arguments):
-                nonlocal steps
-                steps += 1
-                if steps > last:
-                    raise PowerCutError
-                return step(*arguments)
 
-            return run
+def test_giving_up_a_cut_twice_or_one_that_does_not_serve_moves_nothing_else(
+    state: Path, base: StoredModel, west: StoredModel, east: StoredModel
+):
+    slots = ModelSlots(state)
+    slots.install_base(base)
+    slots.install_cut(west, "a")
+    slots.install_cut(east, "b", probation={})
+    for _ in range(2):
+        slots.roll_back(east.manifest.digest, "it is slow")
 
-        monkeypatch.setattr(os, "fsync", counted(fsync))
-        monkeypatch.setattr(os, "replace", counted(replace))
+    assert served(state) == west.manifest.digest
+    assert (state / "active").read_text() == "a\n"
 
-    outcomes = []
-    last = 0
-    while not outcomes or outcomes[-1] != "done":
-        cut_power_at(last)
-        try:
-            slots.install_cut(east, "b")
-            outcomes.append("done")
-        except PowerCutError:
-            outcomes.append("cut")
-        monkeypatch.undo()
-        assert served(state) in {west.manifest.digest, east.manifest.digest}
-        if outcomes[-1] == "cut" and served(state) == east.manifest.digest:
-            outcomes[-1] = "cut, but the pointer was replaced"
-        last += 1
 
-    assert outcomes.count("cut") >= 6
+def test_progress_of_a_probation_is_kept_over_a_restart(state: Path, base: StoredModel, west: StoredModel):
+    slots = ModelSlots(state)
+    slots.install_base(base)
+    slots.install_cut(west, "a", probation={"images": 0})
+    slots.save_probation(west.manifest.digest, {"images": 70})
+
+    again = ModelSlots(state)
+    assert again.start() is None
+    assert again.probation(west.manifest.digest) == {"images": 70}
+    again.end_probation()
+    assert ModelSlots(state).probation(west.manifest.digest) is None
+    assert served(state) == west.manifest.digest
+
+
+def test_a_cut_that_ends_the_process_three_times_on_probation_is_not_loaded_again(
+    state: Path, base: StoredModel, west: StoredModel
+):
+    slots = ModelSlots(state)
+    slots.install_base(base)
+    slots.install_cut(west, "a", probation={"images": 0})
+
+    assert [ModelSlots(state).start() for _ in range(3)] == [None, None, None]
+    assert ModelSlots(state).start() == "the process ended 3 times while it was on probation"
+
+    assert served(state) == base.manifest.digest
+    assert ModelSlots(state).start() is None
+
+
+def test_clean_ends_do_not_count_against_a_cut(state: Path, base: StoredModel, west: StoredModel):
+    ModelSlots(state).install_cut(west, "a", probation={"images": 0})
+
+    for images in range(10):
+        slots = ModelSlots(state)
+        assert slots.start() is None
+        slots.save_probation(west.manifest.digest, {"images": images}, stopped=True)
+
+
+def test_what_was_kept_of_another_cuts_probation_means_nothing(
+    state: Path, base: StoredModel, west: StoredModel, east: StoredModel
+):
+    slots = ModelSlots(state)
+    slots.install_base(base)
+    slots.install_cut(west, "a", probation={})
+    slots.install_cut(east, "b")
+
+    assert slots.probation(west.manifest.digest) is None
+    assert [ModelSlots(state).start() for _ in range(5)] == [None] * 5
     assert served(state) == east.manifest.digest
+
+
+@pytest.mark.parametrize("name", ["probation.msgpack", "rejected.msgpack"])
+@pytest.mark.parametrize("damage", [b"", b"damaged", b"\x80"])
+def test_damaged_records_cost_what_they_say_and_nothing_else(
+    state: Path, base: StoredModel, west: StoredModel, east: StoredModel, name: str, damage: bytes
+):
+    slots = ModelSlots(state)
+    slots.install_base(base)
+    slots.install_cut(west, "a", probation={})
+    slots.roll_back(west.manifest.digest, "it is slow")
+    slots.install_cut(east, "a", probation={})
+    (state / name).write_bytes(damage)
+
+    assert slots.start() is None
+    assert served(state) == east.manifest.digest
+    slots.roll_back(east.manifest.digest, "it is slow")
+    assert served(state) == base.manifest.digest
+
+
+def test_rejections_are_remembered_up_to_a_bound(state: Path):
+    slots = ModelSlots(state)
+    state.mkdir()
+    for number in range(70):
+        slots.roll_back(f"{number:064d}", "it is slow")
+
+    assert list(slots.rejected()) == [f"{number:064d}" for number in range(6, 70)]
 
 
 def test_a_disk_that_cannot_be_written_leaves_the_former_model(state: Path, base: StoredModel, west: StoredModel):

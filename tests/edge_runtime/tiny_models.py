@@ -9,15 +9,19 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from edge_runtime.certificate import Certificate, ClassEvidence, binomial
 from edge_runtime.digests import digest_of
 from edge_runtime.preprocessing import Preprocessing
+from edge_runtime.self_test import expected_answer, self_test_images
+from edge_runtime.serving import ServingModel
 from edge_runtime.slots import StoredModel
-from edge_runtime.wire import ClassFigures, Manifest
+from edge_runtime.wire import ClassFigures, Manifest, PlanFile, SelfTest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +30,7 @@ CLASSES = ("north-west", "north-east", "south-west", "south-east")
 WEST = ("north-west", "south-west")
 EAST = ("north-east", "south-east")
 GREY_8x8 = Preprocessing(height=8, width=8, channels="grey")
+SEED = 11
 
 
 def picture(label: str, kind: str = "PNG") -> bytes:
@@ -94,24 +99,50 @@ def tflite_file(
         return bytes(converter.convert())
 
 
-def describe(content: bytes, *, base: bytes | None = None, usage: dict[str, float] | None = None) -> StoredModel:
-    """Return the model with a manifest, as the cloud would make it: a cut of `base`, or a base model."""
-    return StoredModel(
-        Manifest(
-            digest=digest_of(content),
-            bytes=len(content),
-            base=digest_of(content if base is None else base),
-            profile="p" * 64,
-            classes=CLASSES,
-            preprocessing=GREY_8x8,
-            usage=usage or {},
-            variant="W",
-            epsilon=0.03,
-            guarantee="none" if base is None else "empirical",
-            relative_size=1.0 if base is None else 0.4,
-            parameters=56,
-            per_class={label: ClassFigures(20, 1.0, 0.99) for label in usage or {}},
-            cache_tier="search",
-        ),
-        content,
+def describe(
+    content: bytes | memoryview,
+    *,
+    base: bytes | memoryview | None = None,
+    usage: dict[str, float] | None = None,
+    plan: bytes | None = None,
+) -> StoredModel:
+    """Return the model with a manifest, as the cloud would make it: a cut of `base`, or a base model.
+
+    It is not signed, which comes with each answer; `measured` and `certified` add what comes from running it.
+    """
+    content = bytes(content)
+    manifest = Manifest(
+        digest=digest_of(content),
+        bytes=len(content),
+        base=digest_of(content if base is None else base),
+        profile="p" * 64,
+        classes=CLASSES,
+        preprocessing=GREY_8x8,
+        usage=usage or {},
+        variant="W",
+        epsilon=0.03,
+        guarantee="none" if base is None else "empirical",
+        relative_size=1.0 if base is None else 0.4,
+        parameters=56,
+        per_class={label: ClassFigures(20, 1.0, 0.99) for label in usage or {}},
+        cache_tier="search",
+        plan=None if plan is None else PlanFile(digest_of(plan), len(plan)),
     )
+    return StoredModel(manifest, content)
+
+
+def measured(model: StoredModel) -> StoredModel:
+    """Return a model with its self-test."""
+    serving = ServingModel(model)
+    answers = [expected_answer(serving.probabilities(image)) for image in self_test_images(SEED, 4, GREY_8x8.shape)]
+    return replace(model, manifest=replace(model.manifest, self_test=SelfTest(SEED, tuple(answers), 0.05)))
+
+
+def certified(model: StoredModel) -> StoredModel:
+    """Return a cut with a certificate for the classes that it was made for, of images that nobody has run."""
+    images, epsilon = 200, 0.03
+    evidence = ClassEvidence(images, images, 0, 0, binomial(images, 0, 0, epsilon))
+    manifest = model.manifest
+    classes = dict.fromkeys(manifest.usage, evidence)
+    certificate = Certificate(manifest.digest, manifest.profile, "binomial", epsilon, 0.1, classes)
+    return replace(model, manifest=replace(manifest, guarantee="certified", certificate=certificate))

@@ -1,0 +1,71 @@
+"""Bodies of the service's requests and answers: msgpack for devices, JSON for people."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack
+from fastapi import Response
+from fastapi.responses import JSONResponse
+
+from edge_runtime.errors import MessageError
+from edge_runtime.messages import unpack
+from edge_runtime.signing import public_text
+from edge_runtime.wire import MSGPACK
+
+if TYPE_CHECKING:
+    from cloud_pruner.signing_keys import SigningKeys
+    from edge_runtime.signing import SignedManifest
+
+__all__ = ["JSON", "decoded", "kind_of", "manifest_response", "statements_response"]
+
+JSON: Final = "application/json"
+
+
+def kind_of(header: str | None, default: str) -> str:
+    """Return the first of our two content types that a header names, or `default`."""
+    for part in (header or "").split(","):
+        kind = part.partition(";")[0].strip().lower()
+        if kind in (MSGPACK, JSON):
+            return kind
+    return default
+
+
+def decoded(body: bytes, kind: str) -> dict[str, Any]:
+    """Return the fields of a request, or raise MessageError."""
+    if kind == MSGPACK:
+        return unpack(body)
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise MessageError(f"request is not valid JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise MessageError("request is not a JSON object")
+    return fields
+
+
+def manifest_response(signed: SignedManifest, kind: str) -> Response:
+    """Answer with a signed manifest; in JSON also with what it says."""
+    if kind == MSGPACK:
+        return Response(signed.to_bytes(), media_type=MSGPACK)
+    return JSONResponse({"manifest": unpack(signed.packed), "signed": _base64(signed.to_bytes())})
+
+
+def statements_response(keys: SigningKeys, kind: str) -> Response:
+    """Answer with the statements on keys; in JSON also with the keys that they lead to."""
+    if kind == MSGPACK:
+        return Response(msgpack.packb(list(keys.statements), use_bin_type=True), media_type=MSGPACK)
+    return JSONResponse(
+        {
+            "serial": keys.trusted.serial,
+            "keys": {key: public_text(public) for key, public in keys.trusted.keys.items()},
+            "signing": keys.signing,
+            "statements": [_base64(statement) for statement in keys.statements],
+        }
+    )
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
