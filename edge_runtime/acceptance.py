@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edge_runtime.wire import Manifest
 
-__all__ = ["check_base", "check_cut", "takes_plan"]
+__all__ = ["check_base", "check_cut", "check_replaces", "takes_plan"]
 
 # A plan takes up to 200 times its length of memory while it is read.
 _PLAN_BYTES_MAX: Final = 1 << 20
@@ -64,13 +64,7 @@ def check_cut(
     missing = sorted(set(classes) - manifest.usage.keys())
     if missing:
         raise MessageError(f"{name}: is a cut that was not made for {', '.join(missing)}")
-    for difference, its, ours in (
-        ("was cut from another base than", manifest.base, base.digest),
-        ("has other classes than", manifest.classes, base.classes),
-        ("takes another input than", manifest.preprocessing, base.preprocessing),
-    ):
-        if its != ours:
-            raise ModelFileError(f"{name}: {difference} the base model {base.digest[:12]} held here")
+    check_replaces(manifest, base)
     _check_bytes(manifest, file_bytes_max)
     if manifest.certificate is not None:
         manifest.certificate.check(manifest.digest, manifest.usage)
@@ -78,6 +72,26 @@ def check_cut(
         raise MessageError(f"{name}: has no certificate, which cloud.require_certificate asks for")
     if manifest.digest in rejected:
         raise ModelFileError(f"{name}: was rolled back here before ({rejected[manifest.digest]})")
+
+
+def check_replaces(cut: Manifest, base: Manifest) -> None:
+    """Check that a cut can stand in for `base` without a difference to callers.
+
+    Raises
+    ------
+    ModelFileError
+        It was cut from another base, or has other classes or another input.
+    """
+    for difference, its, ours in (
+        ("was cut from another base than", cut.base, base.digest),
+        ("has other classes than", cut.classes, base.classes),
+        ("takes another input than", cut.preprocessing, base.preprocessing),
+    ):
+        if its != ours:
+            raise ModelFileError(
+                f"{_name(cut)}: {difference} the base model {base.digest[:12]} held here: "
+                f"the cloud must cut for that one"
+            )
 
 
 def takes_plan(manifest: Manifest) -> bool:

@@ -12,15 +12,13 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from edge_runtime.errors import BaseChangedError, CloudError, CloudRefusedError, ConfigError, DigestError, EdgeError
 from edge_runtime.messages import unpack
-from edge_runtime.secret_file import read_secret
+from edge_runtime.secret_file import is_private, read_secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -201,8 +199,7 @@ def _http_client(cloud: CloudConfig) -> httpx.AsyncClient:
 
 def _token(path: Path, url: str) -> str:
     """Return the token in `path`, which is read anew each time; raise ConfigError where it must not be sent."""
-    address = urlsplit(url)
-    if address.scheme != "https" and not re.fullmatch(r"localhost|::1|127(\.\d+){3}", address.hostname or ""):
+    if not is_private(url):
         raise ConfigError(f"{url}: a token would be sent where others can read it: use an https address")
     return read_secret(path)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_runtime.acceptance import check_replaces
 from edge_runtime.errors import ModelFileError
 from edge_runtime.observation import Observation
 from edge_runtime.serving import Models, ServingModel, load_models
@@ -141,7 +142,7 @@ class EdgeClassifier:
             models = Models(base, former if keep else None)
         if cut is not None:
             if models.base is not None:
-                cut.check_replaces(models.base)
+                check_replaces(cut.manifest, models.base.manifest)
             models = replace(models, cut=cut)
         self._models = models
 

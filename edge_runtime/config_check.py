@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import stat
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from edge_runtime.config import DEFAULT_PORT
 from edge_runtime.config_file import read_settings
 from edge_runtime.errors import ConfigError
-from edge_runtime.secret_file import read_secret
+from edge_runtime.secret_file import is_private, read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,19 +77,8 @@ def _check_secrets(settings: Settings) -> None:
             except ConfigError as error:
                 settings.wrong(name, f"will not do: {error}")
     url = settings.values.get("cloud.url")
-    if "cloud.token_file" in settings.values and url is not None and not _is_private(url):
+    if "cloud.token_file" in settings.values and url is not None and not is_private(url):
         settings.wrong("cloud.url", f"is {url!r}, where everybody on the way could read the token: use https://")
-
-
-def _is_private(url: str) -> bool:
-    """Whether nobody on the way can read what is sent to `url`."""
-    address = urlsplit(url)
-    if address.scheme == "https" or address.hostname == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.hostname or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _check_authorities(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_runtime.acceptance import check_replaces
 from edge_runtime.errors import DigestError, InputError, MessageError, ModelFileError
 from edge_runtime.flatmodel import read_graph
 from edge_runtime.interpreter import LoadedModel
@@ -64,26 +65,6 @@ class ServingModel:
                 f"{name}: has outputs {shape}, its manifest names {classes} classes: the cloud sent a wrong pair"
             )
         self.probabilities(np.zeros(expected, dtype=np.uint8))
-
-    def check_replaces(self, base: ServingModel) -> None:
-        """Check that this model can stand in for `base` without a difference to callers.
-
-        Raises
-        ------
-        ModelFileError
-            It was cut from another base, or has other classes or another input.
-        """
-        mine, its = self.manifest, base.manifest
-        for difference, ours, theirs in (
-            ("was cut from another base than", mine.base, its.digest),
-            ("has other classes than", mine.classes, its.classes),
-            ("takes another input than", mine.preprocessing, its.preprocessing),
-        ):
-            if ours != theirs:
-                raise ModelFileError(
-                    f"model {mine.digest[:12]}: {difference} the base model {its.digest[:12]} held here: "
-                    f"the cloud must cut for that one"
-                )
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probability of each class, `(classes,)` float32, for one image `(height, width, channels)` uint8.
@@ -156,7 +137,7 @@ def load_models(slots: ModelSlots, *, threads: int = 1) -> tuple[Models, list[st
                 return None
             model = ServingModel(stored, slot, threads=threads)
             if base is not None:
-                model.check_replaces(base)
+                check_replaces(model.manifest, base.manifest)
         except (DigestError, ModelFileError, MessageError, InputError) as error:
             damage.append(str(error))
             return None

@@ -6,7 +6,8 @@ Rules
 2. What the monitor wants at the end of a period replaces or withdraws a wish that could not be met yet.
 3. A model is believed, checked, fetched and tried (`edge_runtime.model_source`) before it is stored, and stored before
    it serves.
-4. A new cut is on probation, during which nothing is asked for. If it fails that, the former model is back at once.
+4. A new cut is on probation, during which nothing is asked for. If it fails that, the former model is back at once;
+   later too, if it fails on several images in a row, which the base has answered.
 5. After a failure the next try waits: doubling, with a random part, up to a bound. Where the link failed the bound is
    `cloud.retry_max_s`; a download that got on starts the waits over. Where an answer or a file was not good enough,
    waits begin at that bound: the next try may cost all its bytes again. A refusal is final until usage has changed.
@@ -22,6 +23,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from edge_runtime.acceptance import check_replaces
 from edge_runtime.backoff import Backoff
 from edge_runtime.cut_watch import CutWatch
 from edge_runtime.errors import (
@@ -51,6 +53,8 @@ __all__ = ["Updater"]
 
 # How much longer than a lost link an answer that was not good enough is waited for at most.
 _REFUSED_FACTOR: Final = 24
+# Images in a row on which a cut may not fail that was on no probation any more: once may be for want of memory.
+_FAILURES_MAX: Final = 3
 # The wall clock is looked at again after so long: somebody may have set it right.
 _HOURS_LOOK_S: Final = 600.0
 
@@ -89,6 +93,7 @@ class Updater:
         self._wish: dict[str, float] | None = None
         self._base_is_outdated = False
         self._watch = CutWatch(config.probation, slots)
+        self._failures: list[str] = []
         rejected = slots.rejected()
         self._rolled_back = next((f"{digest}: {rejected[digest]}" for digest in reversed(rejected)), None)
         self._refusal: str | None = None
@@ -129,6 +134,8 @@ class Updater:
 
     def observe(self, observation: Observation) -> bool:
         """Take in an answer of the classifier; return whether `step` has something to do now."""
+        if self._failures and not observation.manifest.is_base:
+            self._failures = []
         period_over = self._monitor.observe(observation)
         return self._watch.observe(observation) or period_over
 
@@ -137,7 +144,8 @@ class Updater:
         if self._watch.failed(model, error):
             return True
         self._records.fail(error)
-        return False
+        self._failures = [*self._failures, str(error)]
+        return len(self._failures) >= _FAILURES_MAX
 
     def stop(self) -> None:
         """End what is under way with the cloud; `step` returns soon, and asks for nothing more."""
@@ -250,7 +258,7 @@ class Updater:
     ) -> None:
         slot = self._slots.free_slot(None if former is None else former.slot)
         cut = ServingModel(stored, slot, threads=self._config.threads)
-        cut.check_replaces(base)
+        check_replaces(cut.manifest, base.manifest)
         self._slots.install_cut(stored, slot, probation=None if probation is None else probation.to_fields())
         self._watch.begin(stored.manifest, probation)
         self._classifier.swap(cut=cut)
@@ -270,7 +278,10 @@ class Updater:
         """Roll the cut back if its probation says so."""
         try:
             reason = self._watch.judge()
+            if reason is None and len(self._failures) >= _FAILURES_MAX:
+                reason = f"it failed on {len(self._failures)} images in a row: {self._failures[-1]}"
             if reason is not None:
+                self._failures = []
                 self._roll_back(reason)
         except OSError as error:
             self._fail(error)

@@ -98,6 +98,7 @@ class TestKeys:
     @pytest.mark.parametrize(
         "text",
         ["", "ed25519:", OURS.public[:-1], OURS.public + "A", OURS.public.replace("ed25519", "rsa"), "ed25519:ä"],
+        ids=["nothing", "no-bytes", "short", "long", "another-algorithm", "no-base64"],
     )
     def test_what_is_no_key_is_named(self, text):
         with pytest.raises(ConfigError, match="is no public key: expected 'ed25519:'"):

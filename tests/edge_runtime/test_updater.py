@@ -125,6 +125,26 @@ def test_a_cut_that_fails_while_it_runs_is_rolled_back(device: Device, base: Sto
     assert "failed on an image: no more memory" in device.status["rolled_back"]
 
 
+def test_a_cut_that_fails_again_and_again_after_its_probation_is_rolled_back(device: Device, base: StoredModel):
+    device.want(WEST_USAGE)
+    device.show(WEST, 200)
+    device.step()
+    cut = device.models.cut
+    assert cut is not None
+    for _ in range(2):
+        device.updater.failed(cut, ModelFileError("no more memory"))
+    device.show(WEST, 20)  # it answers again
+    for _ in range(2):
+        device.updater.failed(cut, ModelFileError("no more memory"))
+    device.step()
+    assert device.serving == cut.manifest.digest
+
+    device.updater.failed(cut, ModelFileError("no more memory"))
+    device.step()
+    assert device.serving == base.manifest.digest
+    assert "failed on 3 images in a row: no more memory" in device.status["rolled_back"]
+
+
 def test_a_restart_goes_on_with_the_probation(device: Device, config: EdgeConfig):
     device.want(WEST_USAGE)
     device.show(WEST, 5)
