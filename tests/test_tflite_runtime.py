@@ -1,4 +1,4 @@
-"""The oldest interpreter that is supported, tflite-runtime 2.14 with numpy 1, in an environment of its own.
+"""The oldest interpreter that is supported, tflite-runtime 2.14, with what Debian 12 has for 32-bit ARM beside it.
 
 Cut models of every kind run there, plainly and through the product's own classes, which find no other interpreter. A
 cut must compute there exactly what the masked whole network does, and what it does in LiteRT but for rounding.
@@ -10,15 +10,18 @@ up to 38 of 255 steps, whole or cut, on 100 test images, and 97 (whole) and 99 (
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 import venv
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -30,6 +33,8 @@ from edge_runtime.interpreter import AffineQuantization, LoadedModel
 from edge_runtime.messages import pack
 from edge_runtime.self_test import self_test_images
 from edge_runtime.wire import Manifest
+from tests.edge_runtime.cloud_simulator import CloudSimulator
+from tests.edge_runtime.tiny_models import CLASSES, WEST, describe, measured, picture, tflite_file
 from tests.support.digits import PREPROCESSING
 from tests.support.random_blocks import BLOCKS
 from tests.support.random_cuts import random_cuts
@@ -107,7 +112,8 @@ def interpreter_environment(tmp_path_factory):
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    packages = ["tflite-runtime==2.14.0", "numpy<2", "flatbuffers", "msgpack", "pillow"]
+    native = ["tflite-runtime==2.14.0", "numpy==1.24.2", "msgpack==1.0.3", "pillow==9.4.0", "cryptography==38.0.4"]
+    packages = [*native, "flatbuffers", "httpx", "prometheus_client", "starlette", "uvicorn"]
     done = subprocess.run([*pip, *packages], capture_output=True, text=True, check=False)
     if done.returncode and "(from versions: none)" in done.stderr:
         pytest.skip(f"no package index can be reached, or it has none for this machine: {done.stderr.splitlines()[-1]}")
@@ -297,6 +303,42 @@ def test_the_device_cuts_the_same_file_there(product, cases, case):
 def test_cuts_are_served_there_and_pass_their_self_test(product, case):
     """Also in a child process: the product would have failed as a whole, had one not passed that."""
     assert product[1]["self_tests"][case] is None
+
+
+def test_a_daemon_takes_a_signed_cut_there_and_serves_it(interpreter_environment, tmp_path):
+    """The whole device, with real HTTP: signature, download, trial, swap, journal."""
+    files = [tflite_file(known) for known in (CLASSES, WEST)]
+    base = measured(describe(files[0]))
+    west = measured(describe(files[1], base=files[0], usage=dict.fromkeys(WEST, 0.5)))
+    with CloudSimulator(base, [west]) as cloud:
+        (tmp_path / "edge.toml").write_text(
+            f'state = "state"\n[cloud]\nurl = "{cloud.url}"\nkeys = ["{cloud.key.public}"]\n'
+            "[api]\nport = 0\n[monitor]\nperiod = 40\n"
+        )
+        command = [str(interpreter_environment), "-m", "edge_runtime.cli", "run", "--config", "edge.toml"]
+        environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as daemon:
+            try:
+                url = daemon.stdout.readline().removeprefix("capnn-edge: serving on ").strip()
+                assert url, daemon.stderr.read()
+                with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+                    deadline = time.monotonic() + 120
+                    for label in itertools.cycle(WEST):
+                        status = client.get("/v1/status").json()
+                        assert time.monotonic() < deadline, status
+                        if status["ready"]:
+                            answer = client.post("/v1/classify", content=picture(label))
+                            assert answer.json()["class"] == label
+                        if status["counters"]["swaps"]:
+                            break
+                    assert client.get("/v1/status").json()["model"]["digest"] == west.manifest.digest
+                    assert b"capnn_model_swaps_total 1.0" in client.get("/metrics").content
+            finally:
+                daemon.terminate()
+            assert "usage has changed" in daemon.stderr.read()
+        assert daemon.returncode == 0
 
 
 def test_self_test_images_are_the_same_there(product):
