@@ -157,9 +157,9 @@ def test_three_bit_rates_are_half_a_level_off_and_take_three_bits(digits_profile
     assert Searcher(profile).search(Usage(np.array([0, 1]), np.full(2, 0.5)), METHODS["W"], 0.03).cuts
 
 
-def test_version_3_has_these_arrays(digits_profile):
+def test_version_4_has_these_arrays(digits_profile):
     manifest = json.loads((digits_profile.folder / "manifest.json").read_text())
-    assert manifest["version"] == 3
+    assert manifest["version"] == 4
     assert set(manifest["layers"][0]) == {"name", "group", "tensor", "units"}
     of_splits = {f"{split}_{what}" for split in ("profile", "select", "certify", "report") for what in PARTS_OF_SPLITS}
     of_layers = {f"{what}_{number}" for number in range(4) for what in PARTS_OF_LAYERS}
@@ -250,7 +250,7 @@ class TestRefusals:
         with pytest.raises(ProfileError, match=r"base.tflite: the base model is damaged"):
             Profile.open(copy)
 
-    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 3}'])
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 4}'])
     def test_damaged_manifest(self, copy, content):
         (copy / "manifest.json").write_text(content)
         with pytest.raises(ProfileError, match="manifest.json: damaged"):
@@ -265,7 +265,7 @@ class TestRefusals:
     def test_an_old_profile_says_so(self, copy):
         manifest = json.loads((copy / "manifest.json").read_text())
         (copy / "manifest.json").write_text(json.dumps(manifest | {"version": 2}))
-        with pytest.raises(ProfileError, match="profile version 2, this is 3: make the profile again"):
+        with pytest.raises(ProfileError, match="profile version 2, this is 4: make the profile again"):
             Profile.open(copy)
 
     def test_packed_rates_of_another_length(self, copy):

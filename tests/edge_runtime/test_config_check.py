@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import re
 import shutil
 import socket
 import subprocess
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +21,6 @@ from edge_runtime.config_check import check_settings, read_config
 from edge_runtime.config_file import _TABLES, read_settings
 from edge_runtime.errors import ConfigError
 from tests.edge_runtime.test_config import HOURS_EXPECTED, KEY, write
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def settings(folder: Path, *, cloud: str = "", rest: str = "") -> Path:
@@ -131,7 +130,7 @@ def test_a_folder_of_another_user_is_named(tmp_path: Path):
     """As the daemon's own user sees it; root may write everywhere."""
     path = settings(tmp_path)
     tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
+    for parent in itertools.takewhile(lambda folder: folder != Path(tempfile.gettempdir()), tmp_path.parents):
         parent.chmod(parent.stat().st_mode | 0o755)
     (tmp_path / "state").chmod(0o755)
     child = os.fork()

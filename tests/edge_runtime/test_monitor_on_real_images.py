@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cloud_pruner.calibration import temperature
 from cloud_pruner.methods import METHODS
 from cloud_pruner.profiling import ProfileSettings
 from cloud_pruner.search import Searcher
@@ -34,7 +33,7 @@ def profile(capnn_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(profile):
-    return base_manifest(CLASSES, temperature(profile))
+    return base_manifest(CLASSES, profile.temperature)
 
 
 @pytest.fixture(scope="module")
