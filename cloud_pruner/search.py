@@ -57,8 +57,6 @@ _STATIONS: Final = (0.2, 0.8)
 _ROUNDS: Final = 2
 _EMPHASIS: Final = 15.0
 _HOPELESS: Final = 0.12
-# What classes keep to spare, in standard errors of their loss, where outputs were fitted to the images that judge them.
-_SPARE: Final = 0.5
 # Up to so many units a layer's W^T W is kept for later requests: 8 MB. Beyond, it is worked out again.
 _REMEMBERED: Final = 1024
 
@@ -113,7 +111,7 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    """What a cut may lose as it is, and what once its outputs were balanced on the images it is judged by: less."""
+    """What a cut may lose as it is, and once it was fitted to the images that judge it: a standard error less."""
 
     as_it_is: Judge
     balanced: Judge
@@ -121,8 +119,8 @@ class _Bounds:
     @classmethod
     def of(cls, split: Split, usage: Usage, epsilon: float) -> _Bounds:
         images = min(int((split.labels == label).sum()) for label in usage.labels.tolist())
-        spare = _SPARE * standard_error(epsilon, images)
-        return cls(Judge(split, usage, epsilon), Judge(split, usage, max(epsilon - spare, 0.0)))
+        spared = max(epsilon - standard_error(epsilon, images), 0.0)
+        return cls(Judge(split, usage, epsilon), Judge(split, usage, spared))
 
 
 class Searcher:

@@ -24,7 +24,7 @@ RIDGE = 0.02
 PIXELS = 64
 # Variant L: how often it fits folds, how it weighs classes anew, and how it balances outputs.
 ROUNDS, EMPHASIS, HOPELESS = 2, 15.0, 0.12
-STEP, SHRINKS, STEPS, SPARE = 0.5, 0.93, 60, 0.5
+STEP, SHRINKS, STEPS = 0.5, 0.93, 60
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Plain:
         best, step = missing(self.epsilon), STEP
         if max(best.values()) <= 0 or self.folding != "linear":
             return best
-        strict = self.epsilon - SPARE * np.sqrt(self.epsilon / min(mine.sum() for mine in images.values()))
+        strict = self.epsilon - np.sqrt(self.epsilon / min(mine.sum() for mine in images.values()))
         best = found = missing(max(strict, 0.0))
         for _ in range(STEPS - 1):
             logits[:, max(found, key=found.get)] += step
