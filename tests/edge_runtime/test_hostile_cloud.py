@@ -94,38 +94,27 @@ def suffers(device: Device, cloud: CloudSimulator, base: StoredModel, west: Stor
     return error
 
 
-@pytest.mark.parametrize("fault", MANIFESTS)
-def test_a_bad_answer_is_refused(
+@pytest.mark.parametrize(
+    ("told", "fault"), [*(("answers", fault) for fault in MANIFESTS), *(("files", fault) for fault in FILES)]
+)
+def test_what_is_bad_is_refused(
     config: EdgeConfig,
     cloud: CloudSimulator,
     base: StoredModel,
     west: StoredModel,
+    told: str,
     fault: Fault,
     caplog: pytest.LogCaptureFixture,
 ):
     with Device(config) as device:
         device.step()
-        cloud.always = fault
+        if told == "files":
+            cloud.file_always = fault
+        else:
+            cloud.always = fault
         error = suffers(device, cloud, base, west)
 
-    assert_said_once(error, MANIFESTS[fault], caplog)
-
-
-@pytest.mark.parametrize("fault", FILES)
-def test_a_bad_file_is_refused(
-    config: EdgeConfig,
-    cloud: CloudSimulator,
-    base: StoredModel,
-    west: StoredModel,
-    fault: Fault,
-    caplog: pytest.LogCaptureFixture,
-):
-    with Device(config) as device:
-        device.step()
-        cloud.file_always = fault
-        error = suffers(device, cloud, base, west)
-
-    assert_said_once(error, FILES[fault], caplog)
+    assert_said_once(error, (FILES if told == "files" else MANIFESTS)[fault], caplog)
 
 
 def assert_said_once(error: str, message: str, caplog: pytest.LogCaptureFixture) -> None:
