@@ -112,7 +112,7 @@ class UsageMonitor:
         else:
             found = estimate(seen, active)
             self._usage = {label: found.share(label) for label in sorted(found.labels)}
-            changed = changed_usage(seen, active, self._config.floor, weighed=weighed)
+            changed = changed_usage(seen, found, active, self._config.floor, weighed=weighed)
             if changed is None:
                 return None
             usage = changed

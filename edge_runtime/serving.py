@@ -121,8 +121,10 @@ class Models:
         return self.cut or self.base
 
 
-def load_models(slots: ModelSlots, *, threads: int = 1) -> tuple[Models, list[str]]:
+def load_models(slots: ModelSlots, *, threads: int = 1, base: ServingModel | None = None) -> tuple[Models, list[str]]:
     """Load what `slots` hold: the base, and the best cut that is whole. Also return what was damaged, a line each.
+
+    A `base` that is in memory already is not loaded again.
 
     Everything is compared with the digests that it was stored with, and run once; cuts that were given up are left out.
     Signatures are not looked at: they were checked when the models came in.
@@ -143,6 +145,6 @@ def load_models(slots: ModelSlots, *, threads: int = 1) -> tuple[Models, list[st
             return None
         return model
 
-    base = load(BASE, None)
+    base = base or load(BASE, None)
     cut = next(filter(None, (load(slot, base) for slot in slots.cut_slots())), None)
     return Models(base, cut), damage

@@ -288,14 +288,14 @@ class Updater:
 
     def _roll_back(self, reason: str) -> None:
         """Serve the former model again; where that cannot be written down, at least the base, until the next start."""
-        cut = self._classifier.models.cut
-        if cut is None:
+        models = self._classifier.models
+        if models.cut is None:
             return
-        digest = cut.manifest.digest
+        digest = models.cut.manifest.digest
         former = None
         try:
             self._slots.roll_back(digest, reason)
-            former = load_models(self._slots, threads=self._config.threads)[0].cut
+            former = load_models(self._slots, threads=self._config.threads, base=models.base)[0].cut
         except OSError as error:
             self._fail(error)
         if former is None:

@@ -58,7 +58,7 @@ def first_usage(seen: NDArray[np.float64], floor: float) -> dict[int, float]:
 
 
 def changed_usage(
-    seen: NDArray[np.float64], active: Mapping[int, float], floor: float, *, weighed: bool
+    seen: NDArray[np.float64], lasting: UsageEstimate, active: Mapping[int, float], floor: float, *, weighed: bool
 ) -> dict[int, float] | None:
     """Return the classes now in use, with their shares, if the active cut should give way to one for them; else None.
 
@@ -66,6 +66,8 @@ def changed_usage(
     ----------
     seen
         Likelihoods `(images, classes)` of all answers, the most recent last.
+    lasting
+        What `estimate` makes of them, starting from the classes of `active`.
     active
         Classes of the active cut, with their weights.
     floor
@@ -74,7 +76,6 @@ def changed_usage(
         Whether the cut was searched by its weights.
     """
     recent = estimate(seen[-RECENT:], active)
-    lasting = estimate(seen, active)
     entering = {label for label in recent.labels if label not in active and recent.share(label) >= floor}
     leaving = {
         label

@@ -12,6 +12,7 @@ import pytest
 
 from cache import LayeredStore, MemoryStore, PlanCache, RedisStore, SqliteStore, StoreError, WrongStoreError
 from tests.cache.redis_server import RedisServer
+from tests.support.disks import small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,15 +33,8 @@ class TestDisk:
     @pytest.fixture
     def disk(self, tmp_path: Path) -> Iterator[Path]:
         """A file system of 1 MB."""
-        folder = tmp_path / "disk"
-        folder.mkdir()
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True, check=False
-        )
-        if mounted.returncode:
-            pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-        yield folder
-        subprocess.run(["umount", "--lazy", folder], check=True)
+        with small_disk(tmp_path / "disk", "1m") as folder:
+            yield folder
 
     def test_a_full_disk_is_gone_on_without_and_used_again_when_there_is_room(
         self, disk: Path, caplog: pytest.LogCaptureFixture

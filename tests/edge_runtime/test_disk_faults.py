@@ -14,6 +14,8 @@ import pytest
 from edge_runtime.digests import digest_of
 from edge_runtime.serving import load_models
 from edge_runtime.slots import ModelSlots, StoredModel
+from tests.edge_runtime.test_slots import served
+from tests.support.disks import small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,11 +23,6 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 PROBATION = {"images": 0}
-
-
-def served(state: Path) -> str | None:
-    models, _ = load_models(ModelSlots(state))
-    return None if models.active is None else models.active.manifest.digest
 
 
 def larger(stored: StoredModel, size: int) -> StoredModel:
@@ -37,15 +34,8 @@ def larger(stored: StoredModel, size: int) -> StoredModel:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    with small_disk(tmp_path / "disk", "256k") as folder:
+        yield folder
 
 
 def leave(disk: Path, pages: int) -> None:

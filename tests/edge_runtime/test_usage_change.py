@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.usage_change import RECENT, WINDOW, changed_usage, first_usage, rounded, total_variation
-from edge_runtime.usage_estimate import likelihoods, packed
+from edge_runtime.usage_estimate import estimate, likelihoods, packed
 from tests.support.simulated_users import Population
 
 USAGES = st.dictionaries(st.integers(0, 9), st.floats(0.01, 1), min_size=1).map(
@@ -24,7 +24,7 @@ def seen(*phases: tuple[dict[int, float], int], seed: int = 1):
 
 
 def changed(images, active: dict[int, float], *, floor: float = FLOOR, weighed: bool = False):
-    return changed_usage(images, active, floor, weighed=weighed)
+    return changed_usage(images, estimate(images, active), active, floor, weighed=weighed)
 
 
 HALVES = {2: 0.5, 5: 0.5}
