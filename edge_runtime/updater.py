@@ -224,6 +224,7 @@ class Updater:
             return False
         base = ServingModel(stored, BASE, threads=self._config.threads)
         self._slots.install_base(stored)
+        self._monitor.serve(base.manifest, None)  # first, or what it answers before that would not count
         self._classifier.swap(base=base)
         self._base_is_outdated = False
         if self._classifier.models.cut is None:
