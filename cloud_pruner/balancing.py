@@ -103,9 +103,7 @@ class OutputLayer:
     """
 
     def __init__(self, base: BaseModel, groups: Sequence[PrunableGroup]) -> None:
-        operator = base.graph.producer.get(base.graph.outputs[0])
-        while operator is not None and operator.kind in _PASSED:
-            operator = base.graph.producer.get(operator.input(0))
+        operator = base.graph.output_maker(_PASSED)
         self.reader: Reader | None = None
         if operator is None or operator.options.get("activation", 0) != 0:
             return

@@ -157,8 +157,8 @@ class EdgeDaemon:
             self._thread.wake()
 
     def _failed(self, model: ServingModel, error: ModelFileError) -> None:
-        self._updater.failed(model, error)
-        self._thread.wake()
+        if self._updater.failed(model, error):
+            self._thread.wake()
 
     def _keep_up(self) -> float | None:
         self._updater.step()

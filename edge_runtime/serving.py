@@ -94,9 +94,7 @@ class ServingModel:
 
 def ends_in_softmax(graph: Graph) -> bool:
     """Whether the outputs are probabilities already, whatever they are stored as or shaped to after that."""
-    operator = graph.producer.get(graph.outputs[0])
-    while operator is not None and operator.kind in ("DEQUANTIZE", "QUANTIZE", "RESHAPE", "SQUEEZE"):
-        operator = graph.producer.get(operator.input(0))
+    operator = graph.output_maker(("DEQUANTIZE", "QUANTIZE", "RESHAPE", "SQUEEZE"))
     return operator is not None and operator.kind == "SOFTMAX"
 
 

@@ -24,7 +24,7 @@ from edge_runtime.flatmodel.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -160,6 +160,13 @@ class Graph:
         if producer is not None and producer.kind == "DEQUANTIZE":
             tensor = producer.input(0)
         return self.tensors[tensor] if tensor >= 0 and self.tensors[tensor].is_constant else None
+
+    def output_maker(self, passed: Collection[str]) -> Operator | None:
+        """Return the operator that the first output comes from, behind operators of the kinds `passed`, if any."""
+        operator = self.producer.get(self.outputs[0])
+        while operator is not None and operator.kind in passed:
+            operator = self.producer.get(operator.input(0))
+        return operator
 
     @cached_property
     def parameters(self) -> int:
