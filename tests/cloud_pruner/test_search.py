@@ -9,7 +9,7 @@ import pytest
 
 from cloud_pruner.images import split_per_class
 from cloud_pruner.methods import METHODS
-from cloud_pruner.search import Searcher
+from cloud_pruner.search import PathCut, Searcher
 from cloud_pruner.variants import Usage
 from edge_runtime.flatmodel import read_graph
 from edge_runtime.interpreter import LoadedModel
@@ -149,6 +149,22 @@ class TestAlongThePath:
         for before, after in pairwise(kept):
             for group, units in after.items():
                 assert units <= before.get(group, units)
+
+    def test_certification_starts_where_the_worst_class_loses_least(self, network):
+        searcher = network.searcher
+        path = searcher._path(THREE, searcher._fitter(THREE), "size")
+        kept = path.kept(len(path.costs) - 1)
+        unfolded = searcher.fitted(THREE, kept, "none", 0.03)
+        assert max(count.loss for count in searcher.count(unfolded, THREE, "select").values()) > 0
+        loses, whole, found = PathCut(kept, lambda: unfolded), PathCut({}, tuple), PathCut(kept, lambda: unfolded)
+        for way, from_safest in (
+            ([loses, whole, found], [whole, found]),
+            ([whole, loses, found], [whole, loses, found]),
+            ([whole, whole, found], [whole, whole, found]),  # the milder of two that are alike
+            ([found], [found]),
+            ([], []),
+        ):
+            assert list(searcher.from_safest(way, THREE)) == from_safest
 
     def test_no_cut_where_there_is_none(self, sequential, monkeypatch):
         """No class may lose, and every cut is made to lose."""
