@@ -39,7 +39,7 @@ lint: $(STAMP) ## ruff, mypy, and the directions in which packages may import ea
 
 bench: $(STAMP) ## run the benchmarks but for the one that takes hours (methods); each prints one JSON object
 	@for file in benchmarks/[a-z]*.py; do \
-		name=$$(basename $$file .py); case $$name in data|command|light|literal_search|profiles|methods|wheels) continue;; esac; $(BIN)/python -m benchmarks.$$name --json || exit 1; \
+		name=$$(basename $$file .py); case $$name in command|data|http_load|light|literal_search|methods|profiles|service_process|wheels) continue;; esac; $(BIN)/python -m benchmarks.$$name --json || exit 1; \
 	done
 
 clean: ## remove the environment and what commands have made

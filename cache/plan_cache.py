@@ -99,6 +99,14 @@ class PlanCache:
             return None
         return CachedResult(found.entry.value, tier, found.store, found.entry.cost)
 
+    def peek(self, key: str) -> CachedResult | None:
+        """Do as `lookup`, but count hits alone: who finds nothing goes on to `lookup`, which counts the miss."""
+        found = self._stores.find(key)
+        if found is None:
+            return None
+        self.count("exact", "hit", found.entry.cost)
+        return CachedResult(found.entry.value, "exact", found.store, found.entry.cost)
+
     def store(self, key: str, value: bytes, *, seconds: float) -> None:
         """Remember `value` under `key`, and that it took `seconds` s to compute. A store that fails goes without it."""
         self._stores.put(key, value, seconds)

@@ -7,6 +7,10 @@ PrunerError
 ├── RequestError       (ValueError)   a wish that cannot be met: unknown classes, bad weights, an impossible epsilon
 ├── CertificationError (RequestError) a guarantee that the profile's images are too few for
 ├── SigningKeyError    (ValueError)   a folder of signing keys that is missing, damaged, or open to others
+├── StateError         (ConnectionError)  the service's database or its store of files cannot be used now
+├── StateVersionError  (ValueError)   a database that is no service's, or another version's
+├── NameTakenError     (ValueError)   a name, or a turn, that another has already
+├── UnknownNameError   (LookupError)  a device, operator or model that nobody has registered
 └── MissingExtraError  (ImportError)  a package of an optional extra is not installed
 
 Every message says what was wrong, where, and what to do about it, on one line.
@@ -19,10 +23,14 @@ __all__ = [
     "ConversionError",
     "ImageDataError",
     "MissingExtraError",
+    "NameTakenError",
     "ProfileError",
     "PrunerError",
     "RequestError",
     "SigningKeyError",
+    "StateError",
+    "StateVersionError",
+    "UnknownNameError",
 ]
 
 
@@ -52,6 +60,22 @@ class CertificationError(RequestError):
 
 class SigningKeyError(PrunerError, ValueError):
     """A folder of signing keys is missing, damaged or open to others, or a key cannot be made or taken out."""
+
+
+class StateError(PrunerError, ConnectionError):
+    """The service's database or its store of files cannot be used now; it may be in the next moment."""
+
+
+class StateVersionError(PrunerError, ValueError):
+    """A database is not the state of a service, or has the schema of another version."""
+
+
+class NameTakenError(PrunerError, ValueError):
+    """A device or operator of that name is there already, or a model has another rollout under way."""
+
+
+class UnknownNameError(PrunerError, LookupError):
+    """There is no device, operator or model of that name, or no rollout to go on with."""
 
 
 class MissingExtraError(PrunerError, ImportError):

@@ -19,7 +19,7 @@ from cloud_pruner.judge import losses_allowed, standard_error
 from cloud_pruner.loss_tests import LOSS_TESTS
 from cloud_pruner.manifests import base_manifest, complete
 from cloud_pruner.near_hits import NEAR_SHARE, NearHit, NearHits
-from cloud_pruner.personalized import Personalized, decode, encode, fields_of
+from cloud_pruner.personalized import DecodedAnswers, Personalized, encode
 from cloud_pruner.progress import no_progress
 from cloud_pruner.search import PathCut, Searcher
 from edge_runtime.certificate import Certificate
@@ -31,7 +31,7 @@ from edge_runtime.wire import ClassFigures, Manifest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cache import PlanCache
+    from cache import CachedResult, PlanCache
     from cloud_pruner.allocation import Objective
     from cloud_pruner.certification import Walk
     from cloud_pruner.loss_tests import PairedCounts
@@ -65,6 +65,7 @@ class Personalizer:
         self._searcher = Searcher(profile)
         self._searching = threading.Lock()
         self._costs = WeightCosts(profile.base, "size")
+        self._decoded = DecodedAnswers(profile.base)
         self._near_hits = NearHits(profile, cache) if cache is not None and near_hits else None
 
     def personalize(self, request: PruneRequest, progress: Progress = no_progress) -> Personalized:
@@ -93,10 +94,26 @@ class Personalizer:
                     answer = self._worked_out(asked, start, progress)
         return dataclasses.replace(answer, seconds=time.perf_counter() - start)
 
+    def exact(self, request: PruneRequest) -> Personalized | None:
+        """Answer a request that was answered before, without waiting for any search; None where it was not.
+
+        Raises
+        ------
+        RequestError
+            As `personalize`.
+        """
+        start = time.perf_counter()
+        asked = Asked.of(self.profile, request)
+        key = asked.key
+        answer = self._decoded_answer(asked, key, None if self.cache is None else self.cache.peek(key))
+        return None if answer is None else dataclasses.replace(answer, seconds=time.perf_counter() - start)
+
     def _remembered(self, asked: Asked, *, again: bool = False) -> Personalized | None:
-        found = self.cache.lookup(asked.key, again=again) if self.cache is not None else None
-        fields = None if found is None else fields_of(found.value)
-        answer = None if fields is None else decode(fields, self.profile.base)
+        key = asked.key
+        return self._decoded_answer(asked, key, None if self.cache is None else self.cache.lookup(key, again=again))
+
+    def _decoded_answer(self, asked: Asked, key: str, found: CachedResult | None) -> Personalized | None:
+        answer = None if found is None else self._decoded.of(key, found.value)
         return None if answer is None else answer.answering(asked, "exact")
 
     def _worked_out(self, asked: Asked, start: float, progress: Progress) -> Personalized:
@@ -150,8 +167,11 @@ class Personalizer:
         )
         cuts, walked = result.cuts, None
         if asked.is_certified:
-            walked, path = self._certify(asked, result.path, share)
-            cuts = path[walked.shipped]
+            # Layer by layer, the first cut is the mildest; along one path, milder cuts may lose more than daring ones.
+            by_layers = asked.method.variant is not None
+            path = result.path if by_layers else self._searcher.from_safest(result.path, asked.usage)
+            walked, made = self._certify(asked, path, share)
+            cuts = made[walked.shipped]
         answer = self._answer(asked, "search", cuts, result.cuts, walked)
         if self._near_hits is not None:
             self._near_hits.remember(asked, result, answer.found_size, time.perf_counter() - start)
@@ -239,7 +259,7 @@ class Personalizer:
         return Personalized(
             manifest=complete(manifest, packed, model),
             plan=packed,
-            model=model,
+            base=profile.base,
             held_out=_figures(held_out or self._searcher.count(cuts, asked.usage, "certify"), classes),
             shortfall=shortfall,
             layers={layer.name: (layer.units, kept.get(layer.group, layer.units)) for layer in profile.layers},

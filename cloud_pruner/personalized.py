@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cachetools import LRUCache
 
 from edge_runtime.certificate import ClassEvidence
 from edge_runtime.digests import check_digest
@@ -19,7 +22,10 @@ if TYPE_CHECKING:
     from cloud_pruner.asked import Asked
     from edge_runtime.flatmodel import BaseModel
 
-__all__ = ["Personalized", "decode", "encode", "fields_of"]
+__all__ = ["DecodedAnswers", "Personalized", "decode", "encode", "fields_of"]
+
+# Of the encoded form; decoded, an answer takes about three times as much.
+_DECODED_BYTES: Final = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +38,8 @@ class Personalized:
         What it is, and where it came from.
     plan
         The encoded `PruningPlan` that makes `model` from the base.
-    model
-        The .tflite file.
+    base
+        The model that was cut.
     held_out
         Per class of the request: the same figures on the *certify* images, which the search never saw; empty where the
         profile has none.
@@ -51,13 +57,18 @@ class Personalized:
 
     manifest: Manifest
     plan: bytes
-    model: memoryview
+    base: BaseModel = field(repr=False, compare=False)
     held_out: dict[str, ClassFigures]
     shortfall: str
     layers: dict[str, tuple[int, int]]
     found_size: float
     walk: tuple[dict[str, ClassEvidence], ...]
     seconds: float
+
+    @property
+    def model(self) -> memoryview:
+        """The .tflite file; made each time: most answers go to devices that fetch the plan, or have the file."""
+        return self.base.apply(PruningPlan.from_bytes(self.plan))
 
     def answering(self, asked: Asked, tier: str) -> Personalized:
         """Return the same cut as the answer to a request for the same classes or fewer, found in a tier of the cache.
@@ -105,7 +116,7 @@ def fields_of(content: bytes) -> dict[str, Any] | None:
 
 
 def decode(fields: Mapping[str, Any], base: BaseModel) -> Personalized | None:
-    """Make the answer again; None where fields are missing or do not fit each other or the base."""
+    """Read the answer, and check that its plan makes its file; None where anything is missing or does not fit."""
     try:
         model = base.apply(PruningPlan.from_bytes(fields["plan"]))
         manifest = Manifest.from_fields(fields["manifest"])
@@ -113,7 +124,7 @@ def decode(fields: Mapping[str, Any], base: BaseModel) -> Personalized | None:
         return Personalized(
             manifest=manifest,
             plan=fields["plan"],
-            model=model,
+            base=base,
             held_out={name: ClassFigures.from_fields(f, name) for name, f in fields["held_out"].items()},
             shortfall=fields["shortfall"],
             layers={name: (int(units), int(kept)) for name, (units, kept) in fields["layers"].items()},
@@ -126,6 +137,38 @@ def decode(fields: Mapping[str, Any], base: BaseModel) -> Personalized | None:
     except (EdgeError, AttributeError, KeyError, TypeError, ValueError):
         # Whatever is wrong with a stored entry, a search puts it right.
         return None
+
+
+class DecodedAnswers:
+    """Stored answers as `decode` reads them, each decoded and checked once while it is in use.
+
+    For any number of threads.
+
+    Parameters
+    ----------
+    base
+        The model that they are cuts of.
+    max_bytes
+        Of the encoded answers that are kept decoded; what was not asked for the longest goes first.
+    """
+
+    def __init__(self, base: BaseModel, max_bytes: int = _DECODED_BYTES) -> None:
+        self._base = base
+        self._decoded: LRUCache[str, tuple[bytes, Personalized]] = LRUCache(max_bytes, getsizeof=lambda it: len(it[0]))
+        self._turn = threading.Lock()
+
+    def of(self, key: str, content: bytes) -> Personalized | None:
+        """Return the answer that is stored under `key` as `content`; None where that is damaged."""
+        with self._turn:
+            known = self._decoded.get(key)
+        if known is not None and known[0] == content:
+            return known[1]
+        fields = fields_of(content)
+        answer = None if fields is None else decode(fields, self._base)
+        if answer is not None and len(content) <= self._decoded.maxsize:
+            with self._turn:
+                self._decoded[key] = content, answer
+        return answer
 
 
 def _only(by_name: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

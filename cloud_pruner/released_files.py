@@ -1,28 +1,36 @@
-"""The files that the service has named to devices lately, by digest: the base model, cuts, and the plans of cuts.
+"""The files that the service has named to devices, by digest: base models, cuts, and the plans of cuts.
 
-What is kept of a cut is its plan, a few kB, from which it is made again when it is asked for. The cuts asked for last
-stay in memory as well: a device fetches a file right after its manifest, and resumes where the connection broke.
+What is kept of a cut is its plan, a few kB, from which it is made again when it is asked for: every worker, and one
+that was started anew, serves whatever any of them has named. The cuts asked for last stay in memory as well: a device
+resumes where the connection broke.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
+from sqlalchemy import or_, select
 
+from cloud_pruner.state.tables import BASES, FILES
 from edge_runtime.flatmodel import PruningPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cloud_pruner.personalized import Personalized
+    from cloud_pruner.state.database import Database
+    from cloud_pruner.state.files import FileStore
     from edge_runtime.flatmodel import BaseModel
 
 __all__ = ["ReleasedFiles"]
 
-_PLANS_BYTES: Final = 64 << 20
+_PLANS_BYTES: Final = 16 << 20
 _CUTS_BYTES: Final = 128 << 20
-
-_Content = TypeVar("_Content", bytes, memoryview)
+_RELEASED: Final = 65_536
+# After this a file is looked for again before it is named: somebody may have found it damaged.
+_RELEASED_S: Final = 60.0
 
 
 class ReleasedFiles:
@@ -30,42 +38,109 @@ class ReleasedFiles:
 
     Parameters
     ----------
-    base
-        The base model, which is always there.
-    plans_bytes, cuts_bytes
-        How much of plans and of cuts is kept; what was not asked for the longest goes first.
+    bases
+        The base models that are served; cuts of others are not made any more.
+    store
+        Where the plans lie.
+    database
+        Where it says which plan makes which cut.
+    cuts_bytes
+        How much of cuts is kept in memory; what was not asked for the longest goes first.
+
+    Raises
+    ------
+    StateError
+        The database is away.
     """
 
-    def __init__(self, base: BaseModel, *, plans_bytes: int = _PLANS_BYTES, cuts_bytes: int = _CUTS_BYTES) -> None:
-        self._base = base
-        self._plans: LRUCache[str, bytes] = LRUCache(plans_bytes, getsizeof=len)
-        self._plans_of_cuts: LRUCache[str, bytes] = LRUCache(plans_bytes, getsizeof=len)
+    def __init__(
+        self, bases: Sequence[BaseModel], store: FileStore, database: Database, *, cuts_bytes: int = _CUTS_BYTES
+    ) -> None:
+        self._bases = {base.digest: base for base in bases}
+        self._store = store
+        self._database = database
+        self._released: TTLCache[tuple[str, str], bool] = TTLCache(_RELEASED, _RELEASED_S)
+        self._plans: LRUCache[str, bytes] = LRUCache(_PLANS_BYTES, getsizeof=len)
         self._cuts: LRUCache[str, memoryview] = LRUCache(cuts_bytes, getsizeof=len)
         self._turn = threading.Lock()
+        with database.writing() as connection:
+            for base in self._bases.values():
+                connection.execute(
+                    database.insert(BASES)
+                    .values(digest=base.digest, bytes=len(base.content))
+                    .on_conflict_do_nothing(index_elements=[BASES.c.digest])
+                )
+
+    def ping(self) -> None:
+        """Raise StateError where the store of plans is away."""
+        self._store.ping()
 
     def release(self, answer: Personalized) -> None:
-        """Keep the files that the manifest of `answer` names."""
+        """Keep what makes the files that the manifest of `answer` names; when this returns, it is there to stay.
+
+        Raises
+        ------
+        StateError
+            It cannot be kept now: the manifest must not be sent.
+        """
         manifest = answer.manifest
+        if manifest.plan is None:  # the base itself
+            return
         with self._turn:
-            if manifest.plan is not None:
-                _keep(self._plans, manifest.plan.digest, answer.plan)
-            _keep(self._plans_of_cuts, manifest.digest, answer.plan)
-            _keep(self._cuts, manifest.digest, answer.model)
+            if (manifest.digest, manifest.plan.digest) in self._released:
+                return
+        if not self._store.has(manifest.plan.digest):
+            self._store.put(manifest.plan.digest, answer.plan)
+        entry = (manifest.digest, manifest.plan.digest, manifest.base)
+        if entry not in self._named(manifest.digest):
+            with self._database.writing() as connection:
+                connection.execute(
+                    self._database.insert(FILES)
+                    .values(dict(zip(("cut", "plan", "base"), entry, strict=True)))
+                    .on_conflict_do_nothing(index_elements=[FILES.c.cut, FILES.c.plan])
+                )
+        with self._turn:
+            self._released[manifest.digest, manifest.plan.digest] = True
 
     def get(self, digest: str) -> bytes | memoryview | None:
-        """Return a file; None where it was never released here, or is no longer kept."""
-        if digest == self._base.digest:
-            return memoryview(self._base.content)
+        """Return a file; None where no manifest has named it, or its base is not served any more.
+
+        Raises
+        ------
+        StateError
+            It cannot be looked for now.
+        """
+        if digest in self._bases:
+            return memoryview(self._bases[digest].content)
         with self._turn:
             content: bytes | memoryview | None = self._cuts.get(digest) or self._plans.get(digest)
-            plan = self._plans_of_cuts.get(digest)
-        if content is None and plan is not None:
-            content = made = self._base.apply(PruningPlan.from_bytes(plan))
-            with self._turn:
-                _keep(self._cuts, digest, made)
+        if content is not None:
+            return content
+        for cut, plan, base in self._named(digest):
+            if digest == plan:
+                return self._plan(plan)
+            if base in self._bases and (encoded := self._plan(plan)) is not None:
+                made = self._bases[base].apply(PruningPlan.from_bytes(encoded))
+                with self._turn:
+                    if len(made) <= self._cuts.maxsize:
+                        self._cuts[cut] = made
+                return made
+        return None
+
+    def _named(self, digest: str) -> list[tuple[str, str, str]]:
+        """Return digests of cut, plan and base, for each plan of a cut or for a plan; none for what was never named."""
+        wanted = select(FILES.c.cut, FILES.c.plan, FILES.c.base)
+        with self._database.reading() as connection:
+            rows = connection.execute(wanted.where(or_(FILES.c.cut == digest, FILES.c.plan == digest)))
+            return [(row.cut, row.plan, row.base) for row in rows]
+
+    def _plan(self, digest: str) -> bytes | None:
+        with self._turn:
+            known = self._plans.get(digest)
+        content = known if known is not None else self._store.get(digest)
+        with self._turn:
+            if content is None:
+                self._released.clear()  # whoever names it next puts it there again
+            elif len(content) <= self._plans.maxsize:
+                self._plans[digest] = content
         return content
-
-
-def _keep(files: LRUCache[str, _Content], digest: str, content: _Content) -> None:
-    if len(content) <= files.maxsize:
-        files[digest] = content

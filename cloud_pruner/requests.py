@@ -103,7 +103,10 @@ def checked_usage(usage: Mapping[str, float], classes: Sequence[str], step: floa
             raise RequestError(f"unknown class '{name}': the model knows {_some(classes)}")
         if not math.isfinite(weight) or weight < 0:
             raise RequestError(f"the weight of class '{name}' is {weight}: weights are numbers of 0 or more")
-    total = math.fsum(usage.values())
+    try:
+        total = math.fsum(usage.values())
+    except OverflowError:
+        raise RequestError("the weights sum to more than there are numbers: write them smaller") from None
     if total <= 0:
         raise RequestError("the weights sum to nothing: at least one class needs a weight above 0")
     whole = {positions[name]: max(1, round(weight / total / step)) for name, weight in usage.items() if weight > 0}

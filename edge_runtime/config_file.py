@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +22,10 @@ from edge_runtime.config import (
     WatchConfig,
 )
 from edge_runtime.errors import ConfigError
+from edge_runtime.toml_file import TomlFileError, read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["OPTIONS", "Problem", "Settings", "read_settings"]
 
@@ -48,9 +42,6 @@ _ONLY_WHERE_GIVEN = ("watch", "mqtt")
 
 OPTIONS = {"cloud": "cloud.url", "key": "cloud.keys", "state": "state", "host": "api.host", "port": "api.port"}
 """Options of the command line, without their dashes, and the settings that they stand for."""
-
-_HEADER = re.compile(r"\s*\[\s*([\w.\- \"']+?)\s*\]\s*(#.*)?$")
-_ASSIGNMENT = re.compile(r"\s*([\w.\- \"']+?)\s*=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,43 +139,12 @@ def read_settings(path: Path | None, options: Mapping[str, Any]) -> Settings:
 
 def _read_file(settings: Settings, path: Path) -> None:
     try:
-        text = path.read_bytes().decode("utf-8")
-        given = tomllib.loads(text)
-    except OSError as error:
-        settings.problems.append(
-            Problem(str(path), "", f"cannot be read ({error.strerror}): check the name after --config")
-        )
-    except tomllib.TOMLDecodeError as error:
-        reason, line = _without_line(str(error))
-        settings.problems.append(Problem(f"{path}:{line}", "", f"is not valid TOML: {reason}"))
-    except UnicodeDecodeError as error:
-        settings.problems.append(Problem(str(path), "", f"is not UTF-8 text ({error.reason}): save it as UTF-8"))
+        given, places = read_toml(path)
+    except TomlFileError as error:
+        settings.problems.append(Problem(error.where, "", error.text))
     else:
-        settings.places.update({name: f"{path}:{line}" for name, line in _lines(text).items()})
+        settings.places.update(places)
         _read_table(settings, given, "", EdgeConfig, path.parent)
-
-
-def _without_line(message: str) -> tuple[str, int]:
-    """Split what the parser says into the reason and the line, which for the end of the file it does not number."""
-    found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", message)
-    return (found[1], int(found[2])) if found else (message, 1)
-
-
-def _lines(text: str) -> dict[str, int]:
-    """Return the line of each table and setting, by its full name; of one written another way than usual, none."""
-    lines: dict[str, int] = {}
-    table = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            table = _plain(header[1])
-            lines.setdefault(table, number)
-        elif assignment := _ASSIGNMENT.match(line):
-            lines.setdefault(".".join(filter(None, (table, _plain(assignment[1])))), number)
-    return lines
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s\"']", "", name)
 
 
 def _read_table(settings: Settings, given: Mapping[str, Any], table: str, kind: type, folder: Path) -> None:

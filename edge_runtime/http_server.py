@@ -101,12 +101,12 @@ def _is_stale(path: Path) -> bool:
     return False
 
 
-def url_of(listener: socket.socket) -> str:
-    """Return the address under which `listener` is reached: `http://...`, or `unix:/path`."""
+def url_of(listener: socket.socket, *, tls: bool = False) -> str:
+    """Return the address under which `listener` is reached: `http://...`, with TLS `https://...`, or `unix:/path`."""
     if listener.family == socket.AF_UNIX:
         return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def serve(app: ASGIApp, listener: socket.socket) -> None:

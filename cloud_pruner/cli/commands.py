@@ -5,7 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cache import CacheError
-from cloud_pruner.cli import cache, convert, demo, evaluate, inspect, keys, profile, prune, reproduce, serve
+from cloud_pruner.cli import (
+    batch,
+    cache,
+    convert,
+    demo,
+    devices,
+    evaluate,
+    inspect,
+    keys,
+    operators,
+    profile,
+    prune,
+    reproduce,
+    rollout,
+    serve,
+)
 from cloud_pruner.errors import PrunerError
 from edge_runtime.commandline import CommandParser, run_command
 from edge_runtime.errors import EdgeError
@@ -26,7 +41,22 @@ def run(argv: Sequence[str] | None = None) -> int:
         "  capnn prune profile/ --classes cat dog --weights 0.7 0.3 -o cut.tflite",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=CommandParser)
-    for command in (inspect, convert, profile, prune, evaluate, keys, serve, cache, reproduce, demo):
+    for command in (
+        inspect,
+        convert,
+        profile,
+        prune,
+        batch,
+        evaluate,
+        keys,
+        serve,
+        devices,
+        operators,
+        rollout,
+        cache,
+        reproduce,
+        demo,
+    ):
         command.add_command(commands)
 
     def action(arguments: argparse.Namespace) -> int:

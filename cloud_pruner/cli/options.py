@@ -45,11 +45,11 @@ def add_cache_options(parser: CommandParser) -> None:
     )
 
 
-def open_cache(arguments: argparse.Namespace, *, patient: bool = False) -> PlanCache:
-    """Open the cache that the options name; `patient`: go on without a file that cannot be used, until it can be."""
+def open_cache(arguments: argparse.Namespace) -> PlanCache:
+    """Open the cache that the options name."""
     layers: list[Store] = [MemoryStore(_CACHE_MEMORY, arguments.cache_policy)]
     if arguments.cache is not None:
-        layers.append(SqliteStore(arguments.cache, patient=patient))
+        layers.append(SqliteStore(arguments.cache))
     if arguments.redis is not None:
         layers.append(RedisStore(arguments.redis))
     return PlanCache(LayeredStore(*layers))

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import LayeredStore, MemoryStore, PlanCache, SqliteStore, parse_plan_key
+from cloud_pruner.asked import Asked
 from cloud_pruner.errors import CertificationError, RequestError
 from cloud_pruner.images import ImageSet, split_per_class
 from cloud_pruner.personalize import Personalizer, base_manifest
+from cloud_pruner.personalized import DecodedAnswers
 from cloud_pruner.profiling import ProfileSettings, build_profile
 from cloud_pruner.requests import PruneRequest, checked_usage
 from cloud_pruner.search import Searcher
@@ -134,6 +136,62 @@ def test_an_entry_that_makes_no_sense_is_searched_anew(digits_profile, memory):
         assert answer.manifest.digest == expected.manifest.digest
 
 
+class TestExactHits:
+    def test_they_are_the_answer_that_was_found(self, digits_profile, memory):
+        personalizer = Personalizer(digits_profile, memory)
+        assert personalizer.exact(REQUEST) is None
+        first, again = personalizer.personalize(REQUEST), personalizer.exact(REQUEST)
+        assert again.manifest.cache_tier == "exact"
+        assert untimed(again) == untimed(first)
+        assert again.model == first.model
+
+    def test_they_do_not_wait_for_a_search(self, digits_profile, memory):
+        personalizer = Personalizer(digits_profile, memory)
+        personalizer.personalize(REQUEST)
+        asked, during = dataclasses.replace(REQUEST, usage={"one": 1.0}), []
+        personalizer.personalize(asked, lambda *_: during.append(personalizer.exact(REQUEST)))
+        assert {answer.manifest.cache_tier for answer in during} == {"exact"}
+        assert personalizer.exact(asked) is not None
+
+    def test_an_entry_that_was_damaged_meanwhile_is_none(self, digits_profile, memory):
+        personalizer = Personalizer(digits_profile, memory)
+        key = Asked.of(digits_profile, REQUEST).key
+        expected = personalizer.personalize(REQUEST)
+        fields = unpack(memory.lookup(key).value)
+        other = personalizer.personalize(dataclasses.replace(REQUEST, variant="W"))
+        for damage in (b"", pack(fields | {"plan": other.plan}), pack(fields | {"manifest": {}})):
+            assert personalizer.exact(REQUEST) is not None
+            memory.store(key, damage, seconds=1.0)
+            assert personalizer.exact(REQUEST) is None
+            assert personalizer.personalize(REQUEST).manifest.digest == expected.manifest.digest
+
+    def test_a_request_that_misses_is_counted_once(self, digits_profile, memory):
+        personalizer = Personalizer(digits_profile, memory)
+        for _ in range(3):
+            personalizer.exact(REQUEST) or personalizer.personalize(REQUEST)
+        counts = memory.statistics().exact
+        assert (counts.hits, counts.misses) == (2, 1)
+
+    def test_what_makes_no_sense_is_refused(self, digits_profile, memory):
+        with pytest.raises(RequestError, match="unknown class 'eleven'"):
+            Personalizer(digits_profile, memory).exact(dataclasses.replace(REQUEST, usage={"eleven": 1.0}))
+
+    def test_answers_that_are_kept_decoded_have_a_limit(self, digits_profile, memory):
+        personalizer = Personalizer(digits_profile, memory)
+        usages = [{name: 1.0} for name in CLASSES[:3]]
+        stored = []
+        for usage in usages:
+            request = dataclasses.replace(REQUEST, usage=usage)
+            personalizer.personalize(request)
+            key = Asked.of(digits_profile, request).key
+            stored.append((key, memory.lookup(key).value))
+        decoded = DecodedAnswers(digits_profile.base, sum(len(content) for _, content in stored) - 1)
+        first = [decoded.of(*one) for one in stored]
+        assert decoded.of(*stored[2]) is first[2]
+        assert decoded.of(*stored[0]) is not first[0]  # it had to go, and was decoded once more
+        assert decoded.of(*stored[0]) == first[0]
+
+
 def test_a_thousand_identical_requests_at_once_cost_one_search(digits_profile, memory, monkeypatch):
     searches = []
     search = Searcher.search
@@ -250,6 +308,7 @@ class TestUsage:
             ({"ant": float("nan")}, "weight of class 'ant' is nan"),
             ({"ant": float("inf")}, "weight of class 'ant' is inf"),
             ({"ant": 0.0, "bee": 0.0}, "sum to nothing"),
+            ({"ant": 1.7e308, "bee": 1.7e308}, "sum to more than there are numbers"),
         ],
     )
     def test_nonsense_is_refused(self, usage, message):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 from dataclasses import replace
 
 import httpx
@@ -43,7 +45,7 @@ def client(digits_profile, signer):
     with (
         cache,
         running(make_service(Personalizer(digits_profile, cache), signer, "empirical")) as url,
-        httpx.Client(base_url=url) as http,
+        httpx.Client(base_url=url, headers={"accept-encoding": "identity"}) as http,
     ):
         yield http
 
@@ -130,7 +132,29 @@ class TestFiles:
             assert response.status_code == 200
             assert response.headers["etag"] == f'"{digest}"'
             assert response.headers["content-length"] == str(length)
+            assert "immutable" in response.headers["cache-control"]
             check_digest(response.content, digest, "file")
+
+    def test_what_a_client_has_is_not_sent_again(self, client, manifest):
+        path = f"/v1/files/{manifest.digest}"
+        for tags in (f'"{manifest.digest}"', f'"another", W/"{manifest.digest}"', "*"):
+            response = client.get(path, headers={"if-none-match": tags})
+            assert (response.status_code, response.content) == (304, b"")
+        assert client.get(path, headers={"if-none-match": '"another"'}).status_code == 200
+
+    def test_a_plan_is_compressed_for_those_who_ask(self, client, manifest):
+        path = f"/v1/files/{manifest.plan.digest}"
+        response = client.get(path, headers={"accept-encoding": "gzip"})
+        assert response.headers["content-encoding"] == "gzip"
+        assert int(response.headers["content-length"]) < 0.9 * manifest.plan.bytes
+        check_digest(response.content, manifest.plan.digest, "plan")
+        again = client.get(path, headers={"accept-encoding": "gzip", "if-none-match": response.headers["etag"]})
+        assert again.status_code == 304
+        # A part is one of the file itself.
+        part = client.get(path, headers={"accept-encoding": "gzip", "range": "bytes=0-9"})
+        assert (part.status_code, len(part.content)) == (206, 10)
+        for refused in ("identity", "gzip;q=0"):
+            assert "content-encoding" not in client.get(path, headers={"accept-encoding": refused}).headers
 
     def test_the_plan_makes_the_file(self, client, manifest, digits_profile):
         plan = PruningPlan.from_bytes(client.get(f"/v1/files/{manifest.plan.digest}").content)
@@ -194,12 +218,13 @@ class TestFiles:
         assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_status_counts_where_answers_came_from(client, request_):
+def test_status_says_what_is_served_and_where_answers_came_from(client, request_, digits_profile):
     ask(client, request_.to_fields())
     ask(client, request_.to_fields())
     status = client.get("/v1/status").json()
     assert status["answered"]["exact"] >= 1
-    assert status["cache"]["exact"]["hits"] >= 1
+    assert status["models"]["model"]["base"] == digits_profile.base.digest
+    assert status["models"]["model"]["served"] == [digits_profile.digest]
 
 
 def test_health(client):
@@ -207,11 +232,16 @@ def test_health(client):
 
 
 def test_the_interface_is_described(client):
-    paths = client.get("/openapi.json").json()["paths"]
+    document = client.get("/openapi.json").json()
+    paths = document["paths"]
     assert MSGPACK in paths["/v1/personalize"]["post"]["requestBody"]["content"]
-    assert paths["/v1/personalize"]["post"]["responses"].keys() == {"200", "400", "409", "default"}
-    assert paths["/v1/files/{digest}"]["get"]["responses"].keys() == {"200", "206", "400", "404", "416", "default"}
+    assert paths["/v1/personalize"]["post"]["responses"].keys() >= {"200", "202", "400", "401", "409", "429", "503"}
+    assert paths["/v1/files/{sha256}"]["get"]["responses"].keys() >= {"200", "206", "304", "400", "404", "416"}
     assert paths["/v1/keys"]["get"]["responses"]["200"]["content"].keys() == {MSGPACK, "application/json"}
+    operations = [operation for path in paths.values() for operation in path.values()]
+    assert not [operation for operation in operations if "422" in operation["responses"]]
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    assert not re.findall(r'"\$ref": "(?!#/)', json.dumps(document)), "the document stands alone"
 
 
 @pytest.mark.parametrize(
@@ -247,6 +277,10 @@ def test_nonsense_is_refused_in_one_line(client, request_, change, status, messa
         (b"\x93\x01\x02\x03", MSGPACK),
         (b"{", "application/json"),
         (b"[]", "application/json"),
+        (b'{"version": 2, "base": "x", "usage": {"one": NaN}}', "application/json"),
+        (b'{"version": 2, "base": "x", "usage": {"one": 1' + b"0" * 400 + b"}}", "application/json"),
+        (b'{"version": 2, "base": "x", "usage": {"\\ud800": 1}}', "application/json"),
+        (b"\xdf\xff\xff\xff\xff", MSGPACK),
     ],
 )
 def test_a_body_that_is_no_message(client, content, kind):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import subprocess
 import sys
@@ -15,13 +14,12 @@ from edge_runtime.digests import digest_of
 from edge_runtime.serving import load_models
 from edge_runtime.slots import ModelSlots, StoredModel
 from tests.edge_runtime.test_slots import served
-from tests.support.disks import small_disk
+from tests.support.disks import PAGE, leave, small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PAGE = 4096
 PROBATION = {"images": 0}
 
 
@@ -36,18 +34,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 kB."""
     with small_disk(tmp_path / "disk", "256k") as folder:
         yield folder
-
-
-def leave(disk: Path, pages: int) -> None:
-    """Fill the disk but for so many pages."""
-    filler = disk / "filler"
-    filler.unlink(missing_ok=True)
-    with filler.open("wb", buffering=0) as file:
-        with contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(PAGE))
-        size = file.seek(0, 2)
-        file.truncate(size - pages * PAGE)
 
 
 @pytest.fixture
