@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from cachetools import LRUCache, TTLCache
-from sqlalchemy import or_, select
+from sqlalchemy import bindparam, or_, select
 
 from cloud_pruner.state.tables import BASES, FILES
 from edge_runtime.flatmodel import PruningPlan
@@ -31,6 +31,10 @@ _CUTS_BYTES: Final = 128 << 20
 _RELEASED: Final = 65_536
 # After this a file is looked for again before it is named: somebody may have found it damaged.
 _RELEASED_S: Final = 60.0
+
+_NAMED: Final = select(FILES.c.cut, FILES.c.plan, FILES.c.base).where(
+    or_(FILES.c.cut == bindparam("file"), FILES.c.plan == bindparam("file"))
+)
 
 
 class ReleasedFiles:
@@ -63,6 +67,7 @@ class ReleasedFiles:
         self._plans: LRUCache[str, bytes] = LRUCache(_PLANS_BYTES, getsizeof=len)
         self._cuts: LRUCache[str, memoryview] = LRUCache(cuts_bytes, getsizeof=len)
         self._turn = threading.Lock()
+        self._add = database.insert(FILES).on_conflict_do_nothing(index_elements=[FILES.c.cut, FILES.c.plan])
         with database.writing() as connection:
             for base in self._bases.values():
                 connection.execute(
@@ -91,14 +96,9 @@ class ReleasedFiles:
                 return
         if not self._store.has(manifest.plan.digest):
             self._store.put(manifest.plan.digest, answer.plan)
-        entry = (manifest.digest, manifest.plan.digest, manifest.base)
-        if entry not in self._named(manifest.digest):
-            with self._database.writing() as connection:
-                connection.execute(
-                    self._database.insert(FILES)
-                    .values(dict(zip(("cut", "plan", "base"), entry, strict=True)))
-                    .on_conflict_do_nothing(index_elements=[FILES.c.cut, FILES.c.plan])
-                )
+        if (manifest.digest, manifest.plan.digest, manifest.base) not in self._named(manifest.digest):
+            entry = {"cut": manifest.digest, "plan": manifest.plan.digest, "base": manifest.base}
+            self._database.write(lambda connection: connection.execute(self._add, entry))
         with self._turn:
             self._released[manifest.digest, manifest.plan.digest] = True
 
@@ -129,10 +129,8 @@ class ReleasedFiles:
 
     def _named(self, digest: str) -> list[tuple[str, str, str]]:
         """Return digests of cut, plan and base, for each plan of a cut or for a plan; none for what was never named."""
-        wanted = select(FILES.c.cut, FILES.c.plan, FILES.c.base)
         with self._database.reading() as connection:
-            rows = connection.execute(wanted.where(or_(FILES.c.cut == digest, FILES.c.plan == digest)))
-            return [(row.cut, row.plan, row.base) for row in rows]
+            return [(row.cut, row.plan, row.base) for row in connection.execute(_NAMED, {"file": digest})]
 
     def _plan(self, digest: str) -> bytes | None:
         with self._turn:

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections import deque
@@ -40,6 +41,7 @@ __all__ = ["RayCrew"]
 # Of a cluster begun here: what answers take on their way, besides the profile.
 _STORE_BYTES: Final = 256 << 20
 _FORGET_SECONDS: Final = 10.0
+_KNOCK_SECONDS: Final = 5.0
 
 
 class RayCrew:
@@ -67,11 +69,12 @@ class RayCrew:
 
     def __init__(self, profile: Profile, size: int, address: str | None = None) -> None:
         self._ray = _ray()
-        self._end = contextlib.ExitStack()
-        if not self._ray.is_initialized():
-            self._join(profile, size, address)
-        self.size = max(1, min(size, int(self._ray.cluster_resources().get("CPU", 1))))
-        self._files = _in_store(self._ray, profile.folder)
+        with contextlib.ExitStack() as end:
+            if not self._ray.is_initialized():
+                self._join(end, profile, size, address)
+            self.size = max(1, min(size, int(self._ray.cluster_resources().get("CPU", 1))))
+            self._files = _in_store(self._ray, profile.folder)
+            self._end = end.pop_all()
         self._digest = profile.digest
         self._actor = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
         self._numbers = itertools.count()
@@ -108,8 +111,8 @@ class RayCrew:
     def close(self) -> None:
         """As `Crew`; ends the cluster too, if it was begun here."""
         with contextlib.suppress(self._ray.exceptions.RayError):
-            forgotten = [self._actors[number].forget.remote() for number in self._ready]
-            self._ray.wait(forgotten, num_returns=len(forgotten), timeout=_FORGET_SECONDS) if forgotten else None
+            if forgotten := [self._actors[number].forget.remote() for number in self._ready]:
+                self._ray.wait(forgotten, num_returns=len(forgotten), timeout=_FORGET_SECONDS)
         for actor in self._actors.values():
             self._ray.kill(actor)
         self._actors.clear()
@@ -136,17 +139,16 @@ class RayCrew:
         self._ready.discard(number)
         del self._asked[number]
 
-    def _join(self, profile: Profile, size: int, address: str | None) -> None:
+    def _join(self, end: contextlib.ExitStack, profile: Profile, size: int, address: str | None) -> None:
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         # All the same Ray tells of actors that died, by print.
-        self._end.enter_context(contextlib.redirect_stdout(sys.stderr))
+        end.enter_context(contextlib.redirect_stdout(sys.stderr))
         try:
             if address is not None:
+                _knock(address)
                 self._ray.init(address, **quiet)
             else:
-                folder = self._end.enter_context(
-                    tempfile.TemporaryDirectory(prefix="capnn-ray-", ignore_cleanup_errors=True)
-                )
+                folder = end.enter_context(tempfile.TemporaryDirectory(prefix="capnn-ray-", ignore_cleanup_errors=True))
                 self._ray.init(
                     "local",
                     num_cpus=size,
@@ -159,7 +161,7 @@ class RayCrew:
             where = f"the cluster at {address}" if address else "a cluster on this machine"
             why = " ".join(str(error).split())
             raise PrunerError(f"Ray: {where} cannot be used: {why}: see that it runs, and with the same Ray") from error
-        self._end.callback(self._ray.shutdown)
+        end.callback(self._ray.shutdown)
 
 
 class _Actor:
@@ -204,6 +206,13 @@ def _checked(folder: Path, digest: str) -> Profile:
 def _in_store(ray: ModuleType, folder: Path) -> dict[str, Any]:
     """Put the files of a profile into the object store; return name -> reference."""
     return {path.name: ray.put(np.fromfile(path, np.uint8)) for path in _files(folder)}
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would go on trying for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -113,7 +113,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow as pa  # type: ignore[import-untyped] # noqa: PLC0415 - takes a while to load, and JSON lines go without
+    import pyarrow as pa  # noqa: PLC0415 - takes a while to load, and JSON lines go without
     from pyarrow import parquet  # noqa: PLC0415 - likewise
 
     try:

@@ -121,7 +121,7 @@ class ResultsWriter:
         self._waiting: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
-        from pyarrow import parquet  # type: ignore[import-untyped] # noqa: PLC0415 - takes a while to load
+        from pyarrow import parquet  # noqa: PLC0415 - takes a while to load
 
         self._schema = _schema()
         self._file = self._partial.open("wb")

@@ -21,7 +21,6 @@ from cloud_pruner.service.settings import (
     StateSettings,
 )
 from cloud_pruner.service.settings_file import read_settings
-from cloud_pruner.service.supervisor import prepared
 from edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ def add_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from cloud_pruner.service.supervisor import prepared  # noqa: PLC0415 - other commands start faster without it
+
     with ExitStack() as life:
         settings = _from_file(arguments) if arguments.config is not None else _from_options(arguments, life)
         service = prepared(settings, life)

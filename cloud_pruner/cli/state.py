@@ -44,6 +44,6 @@ def open_state(arguments: argparse.Namespace, *, make: bool = False) -> Database
     folder: Path = arguments.state
     if make:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    elif not folder.is_dir() or not any(folder.glob("state.sqlite")):
+    elif not (folder / "state.sqlite").exists():
         raise StateError(f"{folder}: holds no state of a service: give the folder of 'capnn serve --state'")
     return Database.open(StateSettings.in_folder(folder).database)

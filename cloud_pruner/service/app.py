@@ -65,8 +65,7 @@ def make_app(parts: ServiceParts) -> FastAPI:
     app = FastAPI(title="capnn cloud pruner", version="2", description=_DESCRIPTION, lifespan=lifespan)
     for module in (routes_personalize, routes_jobs, routes_models, routes_devices, routes_rollouts, routes_health):
         app.include_router(module.router(parts))
-    if hasattr(dashboard, "router"):
-        app.include_router(dashboard.router(parts), include_in_schema=False)
+    app.include_router(dashboard.router(parts), include_in_schema=False)
     answer_errors(app, parts.metrics)
 
     def openapi() -> dict[str, Any]:

@@ -41,8 +41,9 @@ class ImpatientProtocol(H11Protocol):
         super().data_received(data)
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, whose time starts with its first byte."""
-        self._relax()
+        """Go on with the next request, whose time starts with its first byte; the rest of this one has to come."""
+        if not self.cycle.more_body:
+            self._relax()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -135,7 +135,7 @@ def _write(scope: Scope, notes: RequestNotes, status: int, seconds: float) -> No
         "tier": notes.tier,
         "about": notes.about,
     }
-    words = ", ".join(filter(None, (notes.tier, notes.about)))
+    words = ", ".join(filter(None, (notes.about, notes.tier and f"from {notes.tier}")))
     _log.info(
         "%s: %d %s %s%s, %.3f s [%s]",
         device or "-",

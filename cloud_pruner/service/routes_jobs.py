@@ -11,7 +11,8 @@ from starlette.exceptions import HTTPException
 
 from cloud_pruner.service.bodies import JSON, accepted_kind, manifest_fields
 from cloud_pruner.service.callers import admitted
-from cloud_pruner.service.openapi import JOB_ANSWERS, JOB_PATTERN
+from cloud_pruner.service.openapi import JOB_ANSWERS
+from cloud_pruner.service.openapi_schemas import JOB_PATTERN
 from edge_runtime.messages import pack, unpack
 from edge_runtime.wire import MSGPACK, Manifest
 

@@ -13,11 +13,11 @@ from cloud_pruner.service.callers import admitted, served_to_device
 from cloud_pruner.service.file_responses import file_response
 from cloud_pruner.service.openapi import (
     BASE_ANSWERS,
-    DIGEST_PATTERN,
     FILE_ANSWERS,
     KEYS_ANSWERS,
     STATUS_ANSWERS,
 )
+from cloud_pruner.service.openapi_schemas import DIGEST_PATTERN
 from edge_runtime.wire import MSGPACK
 
 if TYPE_CHECKING:

@@ -77,7 +77,9 @@ class SearchQueue:
         with self._turn:
             future = self._known.get(key)
             if future is None:
-                if len(self._waiting) >= self._waiting_max or self._closed:
+                if self._closed:
+                    raise BusyError("the service is about to end: try again in a second", 1)
+                if len(self._waiting) >= self._waiting_max:
                     waiting = len(self._waiting)
                     raise BusyError(f"{waiting} searches wait already: try again later", self.retry_after_s)
                 future = self._known[key] = Future()

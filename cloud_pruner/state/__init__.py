@@ -9,7 +9,8 @@ from __future__ import annotations
 from cloud_pruner.state.database import Database
 from cloud_pruner.state.devices import Device, Devices
 from cloud_pruner.state.files import FileStore
-from cloud_pruner.state.history import CutRecord, FleetSummary, History
+from cloud_pruner.state.fleet import FleetSummary
+from cloud_pruner.state.history import CutRecord, History
 from cloud_pruner.state.jobs import Job, Jobs
 from cloud_pruner.state.operators import Operators
 from cloud_pruner.state.rollouts import Rollout, Rollouts, profile_of

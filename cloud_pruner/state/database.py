@@ -18,10 +18,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from cloud_pruner.errors import StateError, StateVersionError
 from cloud_pruner.state import postgresql_servers, sqlite_files
+from cloud_pruner.state.group_commit import GroupCommit
 from cloud_pruner.state.tables import METADATA, SCHEMA_VERSION, STATE, now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from sqlalchemy import URL, Connection, Engine, Table
@@ -32,7 +33,7 @@ __all__ = ["Database"]
 _WAIT_S: Final = 3.0
 """How long to wait for a connection, a lock, or another's write."""
 _CANCELLED: Final = "57014"
-"""What PostgreSQL calls that."""
+"""What PostgreSQL calls a statement that took too long."""
 _SLOW_S: Final = 0.5
 _REST_S: Final = 2.0
 # Any number that nobody else uses: makers of the tables take turns under it.
@@ -49,8 +50,10 @@ class Database:
         self._is_server = engine.dialect.name == "postgresql"
         # SQLite takes one writer at a time: here they queue, rather than to ask again and again.
         self._writer = threading.Lock()
-        # A writer that is stuck keeps nobody from reading.
-        self._reads, self._writes = _Rest(), _Rest()
+        self._group = GroupCommit(self.writing)
+        # A server is there or not; in a file a writer that is stuck keeps nobody from reading.
+        self._reads = _Rest()
+        self._writes = self._reads if self._is_server else _Rest()
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -125,6 +128,17 @@ class Database:
             finally:
                 self._writer.release()
 
+    def write(self, act: Callable[[Connection], object]) -> None:
+        """Let `act` write in a transaction that is on the disk when this returns; raises StateError.
+
+        On SQLite those who write at the same time share it: `act` may be called twice, anew each time.
+        """
+        if self._is_server:
+            with self.writing() as connection:
+                act(connection)
+        else:
+            self._group.write(act)
+
     def insert(self, table: Table) -> Any:
         """Return an INSERT of the database's own kind, which knows `on_conflict_do_update` and `..._do_nothing`."""
         return postgresql.insert(table) if self._is_server else sqlite.insert(table)
@@ -145,7 +159,7 @@ class Database:
             yield
         except SQLAlchemyError as error:
             message = self._message(_reason(error))
-            if time.monotonic() - start > _SLOW_S and not _was_cancelled(error):
+            if time.monotonic() - start > _SLOW_S and not _is_its_own(error):
                 rest.begin(message)
             raise StateError(message) from error
         rest.end()
@@ -163,7 +177,7 @@ class Database:
                 if tables and not self._is_server:
                     raise StateVersionError(f"{self._shown}: is no state of a service: give another path")
                 METADATA.create_all(connection)
-                connection.execute(insert(STATE).values(version=SCHEMA_VERSION))
+                connection.execute(insert(STATE).values(version=SCHEMA_VERSION, revocations=0))
             version = connection.execute(select(STATE.c.version)).scalar_one()
         if version != SCHEMA_VERSION:
             raise StateVersionError(
@@ -214,9 +228,10 @@ def _address(url: str) -> URL:
     return address
 
 
-def _was_cancelled(error: SQLAlchemyError) -> bool:
-    """Return whether a server that works gave up one statement, for somebody else's lock perhaps."""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _CANCELLED
+def _is_its_own(error: SQLAlchemyError) -> bool:
+    """Return whether only one statement met it: it waited for somebody else's lock, or for a connection to be free."""
+    cancelled = isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _CANCELLED
+    return cancelled or isinstance(error, PoolTimeout)
 
 
 def _reason(error: SQLAlchemyError) -> str:

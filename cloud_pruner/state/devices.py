@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from cloud_pruner.errors import NameTakenError, UnknownNameError
 from cloud_pruner.state.names import checked_name, line_of
 from cloud_pruner.state.sightings import Sightings
 from cloud_pruner.state.tables import DEVICES, now
-from cloud_pruner.state.token_memory import TokenMemory, digest_of_token, new_token
+from cloud_pruner.state.token_memory import TokenMemory, count_revocation, digest_of_token, new_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,8 @@ _FIELDS: Final = (
     DEVICES.c.revoked,
     DEVICES.c.rolled_back,
 )
+
+_BY_TOKEN: Final = select(*_FIELDS).where(DEVICES.c.token == bindparam("digest"), DEVICES.c.revoked.is_(False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Devices:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._tokens = TokenMemory(self._of_digest)
+        self._tokens = TokenMemory(database, self._of_digest)
         self._sightings = Sightings(database)
 
     def close(self) -> None:
@@ -135,7 +137,7 @@ class Devices:
     def by_token(self, token: str) -> Device | None:
         """Return the device that a token belongs to; None for none, and for one that was revoked.
 
-        What the database said counts for less than 2 s; while it is away, for a minute.
+        A revocation counts within 2 s; while the database is away, what it said before counts for a minute.
         """
         return self._tokens.get(token)
 
@@ -173,6 +175,7 @@ class Devices:
     def _change(self, name: str, **values: Any) -> None:
         with self._database.writing() as connection:
             changed = connection.execute(update(DEVICES).where(DEVICES.c.name == line_of(name)).values(**values))
+            count_revocation(connection)
         if not changed.rowcount:
             raise UnknownNameError(
                 f"there is no device '{line_of(name, 80)}': 'capnn devices list' names those there are"
@@ -181,7 +184,5 @@ class Devices:
 
     def _of_digest(self, digest: str) -> Device | None:
         with self._database.reading() as connection:
-            row = connection.execute(
-                select(*_FIELDS).where(DEVICES.c.token == digest, DEVICES.c.revoked.is_(False))
-            ).one_or_none()
+            row = connection.execute(_BY_TOKEN, {"digest": digest}).one_or_none()
         return None if row is None else Device(*row)

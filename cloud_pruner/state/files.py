@@ -13,8 +13,8 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import fsspec  # type: ignore[import-untyped] # it has no type information
-from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped] # likewise
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from cloud_pruner.errors import MissingExtraError, StateError
 from edge_runtime.digests import digest_of

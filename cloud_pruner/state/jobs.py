@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from cloud_pruner.state.names import line_of
-from cloud_pruner.state.tables import JOBS
+from cloud_pruner.state.tables import JOBS, now
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -40,6 +40,8 @@ _FIELDS: Final = (
     JOBS.c.answer,
     JOBS.c.error,
 )
+
+_SUBMIT: Final = insert(JOBS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,28 +84,18 @@ class Jobs:
 
     def submit(self, device: str, request: bytes) -> Job:
         """Hand in a request; when this returns, it is on the disk."""
-        with self._database.writing() as connection:
-            job = Job(
-                id=secrets.token_hex(16),
-                device=line_of(device),
-                state="queued",
-                submitted=self._database.time(connection),
-                finished=None,
-                request=request,
-                answer=None,
-                error="",
-            )
-            connection.execute(
-                insert(JOBS).values(
-                    id=job.id,
-                    device=job.device,
-                    state=job.state,
-                    submitted=job.submitted,
-                    request=request,
-                    error="",
-                    taken=0,
-                )
-            )
+        job = Job(
+            id=secrets.token_hex(16),
+            device=line_of(device),
+            state="queued",
+            submitted=now(),
+            finished=None,
+            request=request,
+            answer=None,
+            error="",
+        )
+        row = {name: getattr(job, name) for name in ("id", "device", "state", "submitted", "request", "error")}
+        self._database.write(lambda connection: connection.execute(_SUBMIT, {**row, "taken": 0}))
         return job
 
     def get(self, job: str) -> Job | None:

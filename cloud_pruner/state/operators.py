@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from cloud_pruner.errors import NameTakenError, UnknownNameError
 from cloud_pruner.state.names import checked_name, line_of
 from cloud_pruner.state.tables import OPERATORS, now
-from cloud_pruner.state.token_memory import TokenMemory, digest_of_token, new_token
+from cloud_pruner.state.token_memory import TokenMemory, count_revocation, digest_of_token, new_token
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,7 +25,7 @@ class Operators:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._tokens = TokenMemory(self._of_digest)
+        self._tokens = TokenMemory(database, self._of_digest)
 
     def create(self, name: str) -> str:
         """Make an operator and return the token, which is kept nowhere.
@@ -70,6 +70,7 @@ class Operators:
         """
         with self._database.writing() as connection:
             removed = connection.execute(delete(OPERATORS).where(OPERATORS.c.name == line_of(name)))
+            count_revocation(connection)
         if not removed.rowcount:
             raise UnknownNameError(
                 f"there is no operator '{line_of(name, 80)}': 'capnn operators list' names those there are"

@@ -75,7 +75,12 @@ _COUNTED = BigInteger().with_variant(Integer, "sqlite")
 _DIGEST = String()
 _NAME = String()
 
-STATE: Final = Table("capnn_state", METADATA, Column("version", Integer, nullable=False))
+STATE: Final = Table(
+    "capnn_state",
+    METADATA,
+    Column("version", Integer, nullable=False),
+    Column("revocations", BigInteger, nullable=False),  # rises whenever a token counts no longer
+)
 
 DEVICES: Final = Table(
     "capnn_devices",

@@ -1,7 +1,9 @@
-"""What bearer tokens stand for, as the database last said: for a moment, and through an outage for a minute.
+"""What bearer tokens stand for, remembered while no token was revoked, and through an outage for a minute.
 
-Of a token only its sha256 is kept, here and in the database. Tokens are 256 random bits: nobody finds another with the
-same digest, and how long a look-up takes says nothing of them.
+A number in the database rises whenever a token counts no longer. While it stands still, all that was looked up is
+true: so what every process asks again and again is that one number. Of a token only its sha256 is kept, here and there.
+Tokens are 256 random bits: nobody finds another with the same digest, and how long a look-up takes says nothing of
+them.
 """
 
 from __future__ import annotations
@@ -14,18 +16,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from cachetools import LRUCache
+from sqlalchemy import select, update
 
 from cloud_pruner.errors import StateError
+from cloud_pruner.state.tables import STATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Known", "TokenMemory", "digest_of_token", "new_token"]
+    from sqlalchemy import Connection
+
+    from cloud_pruner.state.database import Database
+
+__all__ = ["Known", "TokenMemory", "count_revocation", "digest_of_token", "new_token"]
 
 _FRESH_S: Final = 1.5  # a revocation counts within 2 s, the time of a look-up included
 _OUTAGE_S: Final = 60.0
-_REMEMBERED: Final = 16_384
+_REMEMBERED: Final = 65_536
 _BYTES: Final = 32
+
+_REVOCATIONS: Final = select(STATE.c.revocations)
+_ONE_MORE: Final = update(STATE).values(revocations=STATE.c.revocations + 1)
 
 _T = TypeVar("_T")
 
@@ -40,28 +51,37 @@ def digest_of_token(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def count_revocation(connection: Connection) -> None:
+    """Let every process look up again what it remembers; in the transaction that revokes."""
+    connection.execute(_ONE_MORE)
+
+
 @dataclass(frozen=True, slots=True)
 class Known(Generic[_T]):
-    """What a token stood for at the time `read`, by the monotonic clock, in s; None: nothing."""
+    """What a token stood for, None for nothing, at the time `read` (monotonic, in s) and after `count` revocations."""
 
     value: _T | None
     read: float
+    count: int
 
 
 class TokenMemory(Generic[_T]):
     """Remembers what `look_up` returned for the digests of tokens; for any number of threads."""
 
-    def __init__(self, look_up: Callable[[str], _T | None]) -> None:
+    def __init__(self, database: Database, look_up: Callable[[str], _T | None]) -> None:
+        self._database = database
         self._look_up = look_up
         # Wrong tokens apart: whoever sends many must not push the right ones out.
         self._right: LRUCache[str, Known[_T]] = LRUCache(_REMEMBERED)
-        self._wrong: LRUCache[str, Known[_T]] = LRUCache(_REMEMBERED // 16)
+        self._wrong: LRUCache[str, Known[_T]] = LRUCache(_REMEMBERED // 64)
         self._turn = threading.Lock()
+        self._counting = threading.Lock()
+        self._counted: tuple[float, int] | None = None  # when, by the monotonic clock, and how many revocations
 
     def at_hand(self, token: str) -> Known[_T] | None:
         """Return what is known of a token without asking the database; None where it has to be asked."""
         known = self._remembered(digest_of_token(token))
-        return known if known is not None and time.monotonic() - known.read < _FRESH_S else None
+        return known if known is not None and self._is_good(known) else None
 
     def get(self, token: str) -> _T | None:
         """Return what a token stands for, None for nothing.
@@ -69,23 +89,27 @@ class TokenMemory(Generic[_T]):
         Raises
         ------
         StateError
-            The database is away, and what it said of this token is more than a minute old.
+            The database is away, and was so for more than a minute, or never said anything of this token.
         """
         digest = digest_of_token(token)
         known = self._remembered(digest)
-        start = time.monotonic()
-        if known is not None and start - known.read < _FRESH_S:
+        if known is not None and self._is_good(known):
             return known.value
         try:
-            value = self._look_up(digest)
+            count = self._count()
+            if known is not None and self._is_good(known):
+                return known.value
+            read = time.monotonic()
+            found = Known(self._look_up(digest), read, count)
         except StateError:
-            if known is None or start - known.read > _OUTAGE_S:
+            if known is None or not self._was_good(known):
                 raise
             return known.value
         with self._turn:
-            self._forget(digest)
-            (self._wrong if value is None else self._right)[digest] = Known(value, start)
-        return value
+            self._right.pop(digest, None)
+            self._wrong.pop(digest, None)
+            (self._wrong if found.value is None else self._right)[digest] = found
+        return found.value
 
     def clear(self) -> None:
         """Forget everything: something has changed."""
@@ -97,6 +121,23 @@ class TokenMemory(Generic[_T]):
         with self._turn:
             return self._right.get(digest) or self._wrong.get(digest)
 
-    def _forget(self, digest: str) -> None:
-        self._right.pop(digest, None)
-        self._wrong.pop(digest, None)
+    def _count(self) -> int:
+        """Return how many revocations there were, at most a moment ago; raises StateError."""
+        with self._counting:
+            counted, now = self._counted, time.monotonic()
+            if counted is None or now - counted[0] >= _FRESH_S:
+                with self._database.reading() as connection:
+                    counted = self._counted = (now, connection.execute(_REVOCATIONS).scalar_one())
+            return counted[1]
+
+    def _is_good(self, known: Known[_T]) -> bool:
+        """Return whether nothing has changed since; that a token stands for nothing is believed for a moment only."""
+        counted, now = self._counted, time.monotonic()
+        if counted is None or counted[1] != known.count or now - counted[0] >= _FRESH_S:
+            return False
+        return known.value is not None or now - known.read < _FRESH_S
+
+    def _was_good(self, known: Known[_T]) -> bool:
+        """Return whether nothing had changed when the database was last there, within a minute."""
+        counted = self._counted
+        return counted is not None and counted[1] == known.count and time.monotonic() - counted[0] <= _OUTAGE_S

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -175,6 +176,14 @@ def test_without_ray_there_is_a_clear_line(digits_profile, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'capnn\[ray\]'"):
         RayCrew(digits_profile, 1)
+
+
+def test_nor_without_the_cluster(digits_profile):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with pytest.raises(PrunerError, match="Ray: the cluster at .* cannot be used: .*refused.*: see that it runs"):
+        RayCrew(digits_profile, 1, address)
 
 
 def test_workers_that_cannot_open_the_profile_say_why(digits_profile, requests, tmp_path):

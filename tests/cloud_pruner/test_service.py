@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 
 import httpx
+import jsonschema
 import msgpack
 import pytest
 
@@ -242,6 +243,31 @@ def test_the_interface_is_described(client):
     assert not [operation for operation in operations if "422" in operation["responses"]]
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     assert not re.findall(r'"\$ref": "(?!#/)', json.dumps(document)), "the document stands alone"
+
+
+def test_examples_are_what_they_are_examples_of(client):
+    """Of requests and answers alike: what a reader copies will do."""
+    document = client.get("/openapi.json").json()
+    components = {"components": document["components"]}
+    bodies = [
+        *contents(document["paths"]),
+        *({"schema": one, **one} for one in components["components"]["schemas"].values()),
+    ]
+    examples = [
+        (body["schema"], one) for body in bodies for one in [body.get("example"), *body.get("examples", [])] if one
+    ]
+    for schema, example in examples:
+        jsonschema.Draft202012Validator({**schema, **components}).validate(example)
+    assert len(examples) > 30
+
+
+def contents(part):
+    """Yield every description of a JSON body below `part`."""
+    if isinstance(part, dict):
+        if "schema" in part:
+            yield part
+        for inner in part.values():
+            yield from contents(inner)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ MEGABYTE = 1 << 20
 
 @pytest.fixture(scope="module")
 def service(digits_profile, tmp_path_factory):
-    limits = {"receive_s": 2.0, "device_rate": "100000/minute"}
+    limits = {"receive_s": 2.0, "keep_alive_s": 5.0, "device_rate": "100000/minute"}
     folder = tmp_path_factory.mktemp("hostile")
     with running_service(folder, digits_profile, limits=limits, server={"workers": 1}) as service:
         yield service
@@ -44,7 +44,8 @@ def nothing_is_broken(service, device):
     yield
     assert service.process.workers == workers
     assert service.process.memory < memory + 64 * MEGABYTE
-    assert device.ask({"one": 1.0}) is not None
+    wait_until(lambda: device.ask({"one": 1.0}))
+    assert {status for status, _ in device.refusals} <= {429}
     assert failures(service) == failed
 
 
@@ -94,8 +95,8 @@ class TestPaths:
                 ):  # fmt: skip
                     body = {"json": {"candidate": name, "share": 0.1}} if method in ("put", "post") else {}
                     answer = http.request(method, re.sub(r"\{.*?\}", name, path), **body)
-                    if answer.status_code == 200:  # so a device might be called, and none is
-                        assert (path, name) == ("/v1/devices/{name}/cuts", "%2e%2e")
+                    if answer.status_code == 200:  # where no tokens are required devices call themselves as they like
+                        assert path == "/v1/devices/{name}/cuts"
                         assert answer.json()["cuts"] == []
                         continue
                     assert answer.status_code in (400, 404, 405), (method, path, name, answer.status_code)
@@ -288,7 +289,7 @@ class TestConnections:
             for number, connection in enumerate(connections):
                 connection.sendall(begun[number % 3])
             for _ in range(5):
-                assert device.ask({"one": 1.0}) is not None
+                wait_until(lambda: device.ask({"one": 1.0}))
             wait_until(lambda: all(map(is_closed, connections)))
 
     def test_those_who_do_not_read_hold_up_nobody(self, service, device, digits_profile):
@@ -304,7 +305,7 @@ class TestConnections:
                 connection.connect(("127.0.0.1", service.process.port))
                 connection.sendall(request * 20)
             for _ in range(5):
-                assert device.ask({"one": 1.0}) is not None
+                wait_until(lambda: device.ask({"one": 1.0}))
 
     def test_those_who_break_off_hurt_nobody(self, service, device):
         whole = device.http.build_request("POST", "/v1/personalize", content=device.wish({"one": 1.0}))

@@ -77,7 +77,9 @@ def test_it_speaks_tls_logs_for_machines_and_drains(digits_profile, folder, monk
                 "/v1/personalize", content=pack(fields), headers={"content-type": MSGPACK, "x-request-id": "first"}
             )
             assert answer.status_code == 200
-            line = next(line for line in log_of(service, "request") if line["id"] == "first")
+            wait_until(lambda: log_of(service, "request"))  # it is written once the answer is sent
+            (line,) = log_of(service, "request")
+            assert line["id"] == "first"
             assert (line["device"], line["status"], line["tier"]) == ("porch", 200, "search")
             assert line["seconds"] > 0
             # Whichever worker is asked, all have counted.

@@ -6,7 +6,7 @@ import multiprocessing
 import sqlite3
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from cloud_pruner.errors import StateError, StateVersionError
 from cloud_pruner.state import Database, Devices
@@ -22,6 +22,20 @@ def test_what_was_written_is_there_when_it_is_opened_again(url):
         Devices(database).register("porch", "birds")
     with Database.open(url) as database:
         assert Devices(database).get("porch").model == "birds"
+
+
+def test_a_transaction_is_all_or_nothing(database):
+    def fail(connection):
+        connection.execute(update(STATE).values(version=99))
+        raise LookupError
+
+    for write in (database.write, lambda act: within(database.writing, act)):
+        with pytest.raises(LookupError):
+            write(fail)
+    database.close()
+    database.ping()
+    with database.reading() as connection:
+        assert connection.execute(select(STATE.c.version)).scalar_one() == 1
 
 
 def test_many_open_an_empty_one_at_once(url):
@@ -77,3 +91,8 @@ def open_and_ping(url):
     with Database.open(url) as database:
         database.ping()
     return "ok"
+
+
+def within(context, act):
+    with context() as entered:
+        act(entered)
