@@ -87,7 +87,8 @@ class LimitsSettings:
     Attributes
     ----------
     in_flight
-        Requests being worked on; more are answered 429. Those that wait for their client or a search do not count.
+        Requests being worked on; more are answered 429. Those that wait for their client or a search do not count. One
+        interpreter works on them all: more at once would only wait for each other.
     connections
         Requests that are open at all, waiting for their client included; more are answered 429.
     queue
@@ -104,7 +105,7 @@ class LimitsSettings:
         Requests of one device, as "300/minute".
     """
 
-    in_flight: int = field(default=32, metadata=whole(1, 100_000))
+    in_flight: int = field(default=6, metadata=whole(1, 100_000))
     connections: int = field(default=2048, metadata=whole(1, 100_000))
     queue: int = field(default=32, metadata=whole(1, 100_000))
     request_s: float = field(default=30.0, metadata=number(0.1, 3600))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from sqlalchemy import create_engine, event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, OperationalError
 
 from cloud_pruner.errors import StateError
 
@@ -26,6 +27,8 @@ WRITES: Final = {"capnn_writes": True}
 """Options of a connection whose transactions change something."""
 
 _IDENTITY: Final = "capnn_identity"
+_LOOK_S: Final = 0.001
+_BUSY: Final = 5  # SQLITE_BUSY
 
 
 def engine_for(address: URL, wait_s: float) -> Engine:
@@ -67,9 +70,28 @@ def engine_for(address: URL, wait_s: float) -> Engine:
     def begin(connection: Connection) -> None:
         # Reads stand alone. A transaction that turned from reading to writing could fail where another writes.
         if connection.get_execution_options().get("capnn_writes"):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _begin_to_write(connection, wait_s)
 
     return engine
+
+
+def _begin_to_write(connection: Connection, wait_s: float) -> None:
+    """Wait for the turn of this process. SQLite itself would look after longer and longer pauses, of up to 0.1 s."""
+    end = time.monotonic() + wait_s
+    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            except OperationalError as error:  # noqa: PERF203 - it is waited for anyway
+                # Python 3.10 does not say which error it is: then any is waited for.
+                if getattr(error.orig, "sqlite_errorcode", _BUSY) & 0xFF != _BUSY or time.monotonic() >= end:
+                    raise
+                time.sleep(_LOOK_S)
+            else:
+                return
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(1000 * wait_s)}")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
