@@ -14,6 +14,8 @@ import pytest
 from cache import SqliteStore, WrongStoreError, exact_key, plan_key
 from cloud_pruner.cli import main
 from cloud_pruner.cli.options import open_cache
+from cloud_pruner.service.assembly import _cache
+from cloud_pruner.service.settings import CacheSettings
 from tests.cache.redis_server import RedisServer
 
 SETTINGS = exact_key(model="5f2c")
@@ -211,7 +213,7 @@ def test_a_service_starts_beside_a_file_that_is_of_no_use_and_leaves_it(tmp_path
     arguments = argparse.Namespace(cache=wrong, redis=None, cache_policy="lru")
     with pytest.raises(WrongStoreError):
         open_cache(arguments)
-    with open_cache(arguments, patient=True) as plans:
+    with _cache(CacheSettings(wrong, None, "lru")) as plans:
         plans.store(PLAN, b"a plan", seconds=1.0)
         assert plans.lookup(PLAN) is not None
         memory, file = plans.statistics().stores
