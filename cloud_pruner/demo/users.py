@@ -21,11 +21,11 @@ FIRST: Final = {"0": 0.35, "4": 0.35, "6": 0.3}
 CHANGES: Final = (
     {"5": 0.3, "6": 0.2, "7": 0.2, "8": 0.3},
     {"3": 0.3, "6": 0.3, "9": 0.4},
-    {"2": 0.4, "5": 0.2, "8": 0.4},
+    {"0": 0.2, "2": 0.3, "5": 0.2, "8": 0.3},
 )
 """What the first user turns to, one after the other."""
 
-LAST: Final = {"5": 0.6, "8": 0.4}
+LAST: Final = {"2": 0.3, "5": 0.4, "8": 0.3}
 """What the first user turns to when the cloud is away: one class less, which calls for another cut."""
 
 _DECK: Final = 20
