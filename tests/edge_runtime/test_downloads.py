@@ -82,10 +82,16 @@ def test_a_broken_download_goes_on_where_it_broke(
     assert sum(request.sent for request in cloud.file_requests) == len(CONTENT)
 
 
-def test_a_server_that_knows_no_ranges_sends_the_file_anew(cloud: CloudSimulator, fetch: Callable[[], bytes | None]):
-    cloud.file_faults += [Fault.TRUNCATED, Fault.NO_RANGE]
-    with pytest.raises(CloudError):
-        fetch()
+def test_a_server_that_knows_no_ranges_sends_the_file_anew(
+    tmp_path: Path, cloud: CloudSimulator, fetch: Callable[[], bytes | None]
+):
+    for _ in range(5):  # on a busy machine a connection may break before anything has come
+        cloud.file_faults.append(Fault.TRUNCATED)
+        with pytest.raises(CloudError):
+            fetch()
+        if partial(tmp_path).exists() and partial(tmp_path).stat().st_size:
+            break
+    cloud.file_faults.append(Fault.NO_RANGE)
 
     assert fetch() == CONTENT
     assert cloud.file_requests[-1].offset > 0
