@@ -15,15 +15,21 @@ if TYPE_CHECKING:
 __all__ = ["replaced_folder", "sync_folder", "write_durably"]
 
 
-def write_durably(path: Path, content: bytes | memoryview) -> None:
+def write_durably(path: Path, content: bytes | memoryview, *, partial_name: str | None = None) -> None:
     """Replace the file `path` by `content` in one atomic step, and wait until it has reached the disk.
+
+    Parameters
+    ----------
+    partial_name
+        What the file is called until it is whole, in the same folder; where several processes may write it at once,
+        each needs a name of its own.
 
     Raises
     ------
     OSError
         The disk is full, or the folder cannot be written; the former file is untouched then.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(partial_name or f"{path.name}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from cloud_pruner.cli.state import WHERE, add_state_options, open_state
+from cloud_pruner.cli.state import WHERE, add_action, add_name, print_token
 from cloud_pruner.cli.terminal import print_json, print_table
 from cloud_pruner.state import Devices
 from edge_runtime.commandline import CommandParser
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
 
     from cloud_pruner.state import Device
@@ -31,50 +31,32 @@ def add_command(commands: Any) -> None:
         example=f"capnn devices register porch {WHERE} > porch.token",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=CommandParser)
-    register = _add_action(actions, "register", _register, "register a device, and print its token", make=True)
+    register = add_action(
+        actions, "devices register porch", "register a device, and print its token", Devices, _register, make=True
+    )
+    add_name(register, "device")
     register.add_argument(
         "--model", default="", metavar="NAME", help="of the models served, the one it runs cuts of (default: the first)"
     )
-    _add_action(actions, "token", _token, "give a device, revoked or not, a new token; the former one no longer counts")
-    _add_action(actions, "revoke", _revoke, "let a device's token count no longer, within 2 s in every process")
-    listing = _add_action(actions, "list", _list, "list the registered devices, by name", named=False)
+    for command, what, run in (
+        (
+            "devices token porch",
+            "give a device, revoked or not, a new token; the former one no longer counts",
+            _token,
+        ),
+        ("devices revoke porch", "let a device's token count no longer, within 2 s in every process", _revoke),
+    ):
+        add_name(add_action(actions, command, what, Devices, run), "device")
+    listing = add_action(actions, "devices list", "list the registered devices, by name", Devices, _list)
     listing.add_argument("--search", default="", metavar="TEXT", help="those with TEXT in their name or model alone")
 
 
-def _add_action(
-    actions: Any,
-    name: str,
-    run: Callable[[argparse.Namespace, Devices], None],
-    what: str,
-    *,
-    named: bool = True,
-    make: bool = False,
-) -> Any:
-    parser = actions.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.",
-        example=f"capnn devices {name} {'porch ' if named else ''}{WHERE}",
-    )
-    if named:
-        parser.add_argument("name", metavar="NAME", help="of the device: up to 64 of the letters A-Z a-z 0-9 . _ -")
-    add_state_options(parser)
-
-    def with_devices(arguments: argparse.Namespace) -> int:
-        with open_state(arguments, make=make) as database:
-            run(arguments, Devices(database))
-        return 0
-
-    parser.set_defaults(run=with_devices)
-    return parser
-
-
 def _register(arguments: argparse.Namespace, devices: Devices) -> None:
-    _print_token(arguments, devices.register(arguments.name, arguments.model))
+    print_token(arguments, devices.register(arguments.name, arguments.model))
 
 
 def _token(arguments: argparse.Namespace, devices: Devices) -> None:
-    _print_token(arguments, devices.new_token(arguments.name))
+    print_token(arguments, devices.new_token(arguments.name))
 
 
 def _revoke(arguments: argparse.Namespace, devices: Devices) -> None:
@@ -108,13 +90,6 @@ def _all(devices: Devices, search: str) -> Iterator[Device]:
     while page:
         yield from page
         page = devices.all(after=page[-1].name, search=search, limit=_PAGE)
-
-
-def _print_token(arguments: argparse.Namespace, token: str) -> None:
-    if arguments.json:
-        print_json({"name": arguments.name, "token": token})
-    else:
-        print(token)
 
 
 def _fields(device: Device) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cloud_pruner.cli.state import WHERE, add_state_options, open_state
+from cloud_pruner.cli.state import WHERE, add_action
 from cloud_pruner.cli.terminal import print_json, print_table
 from cloud_pruner.errors import UnknownNameError
 from cloud_pruner.state import Rollouts
@@ -34,19 +34,23 @@ def add_command(commands: Any) -> None:
         f"  capnn rollout widen birds --share 0.5 {WHERE}\n  capnn rollout finish birds {WHERE}",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=CommandParser)
-    show = _add_action(actions, "show", _show, "show which profiles are served", "")
+    show = add_action(actions, "rollout show", "show which profiles are served", Rollouts, _show)
     show.add_argument("model", nargs="?", metavar="MODEL", help="of the models served (default: all)")
-    start = _add_action(
+    start = add_action(
         actions,
-        "start",
-        _start,
+        "rollout start birds profiles/birds-2 --share 0.05",
         "serve a share of the devices with another profile",
-        "birds profiles/birds-2 --share 0.05",
+        Rollouts,
+        _start,
     )
     start.add_argument("model", metavar="MODEL", help="as the settings name it")
     start.add_argument("profile", metavar="PROFILE", help="its folder, or its digest or the beginning of that")
-    widen = _add_action(
-        actions, "widen", _widen, "serve more of the devices with the profile on trial", "birds --share 0.5"
+    widen = add_action(
+        actions,
+        "rollout widen birds --share 0.5",
+        "serve more of the devices with the profile on trial",
+        Rollouts,
+        _widen,
     )
     widen.add_argument("model", metavar="MODEL", help="as the settings name it")
     for action in (start, widen):
@@ -57,28 +61,8 @@ def add_command(commands: Any) -> None:
         ("finish", Rollouts.finish, "serve all devices with the profile on trial"),
         ("take-back", Rollouts.take_back, "serve all devices with the current profile again"),
     ):
-        action = _add_action(actions, name, _ending(run), what, "birds")
+        action = add_action(actions, f"rollout {name} birds", what, Rollouts, _ending(run))
         action.add_argument("model", metavar="MODEL", help="as the settings name it")
-
-
-def _add_action(
-    actions: Any, name: str, run: Callable[[argparse.Namespace, Rollouts], None], what: str, given: str
-) -> Any:
-    parser = actions.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.",
-        example=" ".join(filter(None, ("capnn rollout", name, given, WHERE))),
-    )
-    add_state_options(parser)
-
-    def with_rollouts(arguments: argparse.Namespace) -> int:
-        with open_state(arguments) as database:
-            run(arguments, Rollouts(database))
-        return 0
-
-    parser.set_defaults(run=with_rollouts)
-    return parser
 
 
 def _show(arguments: argparse.Namespace, rollouts: Rollouts) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from cloud_pruner.cli.terminal import print_json
 from cloud_pruner.errors import StateError
 from cloud_pruner.service.settings import StateSettings
 from cloud_pruner.service.settings_file import read_settings
@@ -12,13 +13,66 @@ from cloud_pruner.state import Database
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from edge_runtime.commandline import CommandParser
 
-__all__ = ["WHERE", "add_state_options", "open_state"]
+__all__ = ["WHERE", "add_action", "add_name", "add_state_options", "open_state", "print_token"]
+
+_Of = TypeVar("_Of")
 
 WHERE = "--state /var/lib/capnn"
 """For examples."""
+
+
+def add_action(
+    actions: Any,
+    command: str,
+    what: str,
+    of: Callable[[Database], _Of],
+    run: Callable[[argparse.Namespace, _Of], None],
+    *,
+    make: bool = False,
+) -> Any:
+    """Add an action on the state of a service; return its parser.
+
+    Parameters
+    ----------
+    command
+        As in the example, without the state: "devices register porch". Its second word is the action's name.
+    what
+        What it does, as the start of a sentence.
+    of
+        Makes what `run` works on.
+    make
+        Whether a state that is not there yet is made.
+    """
+    name = command.split()[1]
+    parser = actions.add_parser(
+        name, help=what, description=f"{what[0].upper()}{what[1:]}.", example=f"capnn {command} {WHERE}"
+    )
+    add_state_options(parser)
+
+    def with_state(arguments: argparse.Namespace) -> int:
+        with open_state(arguments, make=make) as database:
+            run(arguments, of(database))
+        return 0
+
+    parser.set_defaults(run=with_state)
+    return parser
+
+
+def add_name(action: Any, whose: str) -> None:
+    """Add the name of the device or operator that an action is about."""
+    action.add_argument("name", metavar="NAME", help=f"of the {whose}: up to 64 of the letters A-Z a-z 0-9 . _ -")
+
+
+def print_token(arguments: argparse.Namespace, token: str) -> None:
+    """Print a new token, the only time that it is to be seen."""
+    if arguments.json:
+        print_json({"name": arguments.name, "token": token})
+    else:
+        print(token)
 
 
 def add_state_options(parser: CommandParser) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from cloud_pruner.errors import MissingExtraError, StateError
 from edge_runtime.digests import digest_of
-from edge_runtime.durable import sync_folder
+from edge_runtime.durable import write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,20 +128,8 @@ class FileStore:
         if not self._is_local:
             self._system.pipe_file(self._path(name), bytes(content))
             return
-        # Under a name of its own: several processes may write the same file at once.
-        path = Path(self._path(name))
-        partial = path.with_name(f".{secrets.token_hex(8)}.partial")
-        try:
-            with partial.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        name_of_its_own = f".{secrets.token_hex(8)}.partial"  # several processes may write the same file at once
+        write_durably(Path(self._path(name)), content, partial_name=name_of_its_own)
 
     def _check_marker(self) -> None:
         try:
