@@ -73,7 +73,8 @@ class CloudSimulator:
         self.base_requests = 0
         self.key_requests = 0
         self.cut_requests: list[PersonalizeRequest] = []
-        self.file_requests: list[FileRequest] = []
+        self._file_requests: list[FileRequest] = []
+        self._files_under_way = 0
         self.faults: deque[Fault] = deque()
         self.file_faults: deque[Fault] = deque()
         self.always: Fault | None = None
@@ -100,7 +101,7 @@ class CloudSimulator:
     @property
     def requests(self) -> int:
         """How many there were of any kind."""
-        return self.base_requests + self.key_requests + len(self.cut_requests) + len(self.file_requests)
+        return self.base_requests + self.key_requests + len(self.cut_requests) + len(self._file_requests)
 
     def go_away(self) -> None:
         """Stop listening: connections are refused."""
@@ -186,13 +187,22 @@ class CloudSimulator:
         self._given.append(signed)
         return signed
 
+    @property
+    def file_requests(self) -> list[FileRequest]:
+        """The requests for files; one whose last byte has just reached the device is waited for."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._files_under_way, timeout=1)
+            return self._file_requests
+
     def asked_for_file(self) -> Fault | None:
         with self._changed:
+            self._files_under_way += 1
             return self.file_faults.popleft() if self.file_faults else self.file_always
 
     def sent_file(self, request: FileRequest) -> None:
         with self._changed:
-            self.file_requests.append(request)
+            self._file_requests.append(request)
+            self._files_under_way -= 1
             self._changed.notify_all()
 
     def stall(self) -> None:
