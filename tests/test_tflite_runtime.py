@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 
 from cloud_pruner.conversion import convert
+from cloud_pruner.images import ImageSet
 from cloud_pruner.self_tests import self_test_of
 from edge_runtime.digests import digest_of
 from edge_runtime.flatmodel import BaseModel, LayerCut, PruningPlan, normalize, read_graph
@@ -109,9 +110,9 @@ def interpreter_environment(tmp_path_factory):
     if sys.version_info >= (3, 12):
         pytest.skip("tflite-runtime 2.14.0, the last one, is for Python 3.11 and older")
     folder = tmp_path_factory.mktemp("tflite-runtime") / "environment"
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
     native = ["tflite-runtime==2.14.0", "numpy==1.24.2", "msgpack==1.0.3", "pillow==9.4.0", "cryptography==38.0.4"]
     packages = [*native, "flatbuffers", "httpx", "prometheus_client", "starlette", "uvicorn"]
     done = subprocess.run([*pip, *packages], capture_output=True, text=True, check=False)
@@ -182,11 +183,12 @@ def cases(digits_network, tmp_path_factory):
         shape = base.graph.tensors[base.graph.inputs[0]].shape[1:]
         write(cases / name, base, random_cuts(base, rng), rng.normal(size=(8, *shape)).astype(np.float32))
     if os.environ.get("CAPNN_DATA"):
+        from benchmarks.data import load_cifar
         from benchmarks.networks import cifar10_mlperf_resnet8 as resnet
 
         resnet.build().save(scratch / "resnet8.keras")
-        unseen = resnet.unseen_images()
-        images = resnet.PREPROCESSING.apply(unseen.pixels[::100])
+        unseen = ImageSet(*load_cifar("cifar10_test", 10))
+        images = resnet.PREPROCESSING.apply(unseen.pixels[::10])
         for kind, base, cuts in trained(scratch / "resnet8.keras", scratch, unseen, resnet.PREPROCESSING):
             write(cases / f"resnet8 {kind}", base, cuts, images, resnet.PREPROCESSING)
     return cases

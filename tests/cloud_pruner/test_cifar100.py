@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from cloud_pruner.cli import main
-from cloud_pruner.conversion import convert
 from cloud_pruner.images import split_per_class
 from cloud_pruner.methods import METHODS
-from cloud_pruner.profiling import build_profile
 from cloud_pruner.search import Searcher
 from cloud_pruner.variants import Usage
 from edge_runtime.flatmodel import read_graph
@@ -22,19 +20,11 @@ WAYS = {"W": ("W", "none"), "W with linear folds": ("W", "linear"), "L": ("L", "
 
 
 @pytest.fixture(scope="module")
-def network(capnn_data, tmp_path_factory):
+def network(cifar100_profile):
     """The Keras network, its profile, and the test images."""
     from benchmarks.networks import cifar100_vgg_small as cifar
 
-    folder = tmp_path_factory.mktemp("cifar100")
-    model = cifar.build()
-    model.save(folder / "model.keras")
-    unseen = cifar.unseen_images()
-    convert(folder / "model.keras", folder / "base.tflite", images=unseen, preprocessing=cifar.PREPROCESSING)
-    content = (folder / "base.tflite").read_bytes()
-    train = cifar.train_images()
-    profile = build_profile(content, train, cifar.PREPROCESSING, folder / "profile", unseen=unseen)
-    return model, profile, unseen
+    return cifar.build(), cifar100_profile, cifar.unseen_images()
 
 
 @pytest.fixture(scope="module")

@@ -113,6 +113,16 @@ def test_an_open_image_size_is_settled_by_the_preprocessing(tmp_path: Path):
     assert LoadedModel(report.path.read_bytes()).input_shape == (12, 10, 3) == report.input_shape
 
 
+def test_grouped_convolutions_convert(tmp_path: Path):
+    layers = keras.layers
+    first, grouped = layers.Conv2D(4, 3), layers.Conv2D(6, 3, groups=2)
+    keras.Sequential([keras.Input((8, 8, 3)), first, grouped, layers.Flatten(), layers.Dense(5)]).save(
+        tmp_path / "grouped.keras"
+    )
+    report = convert(tmp_path / "grouped.keras", tmp_path / "base.tflite")
+    assert (report.input_shape, report.classes) == ((8, 8, 3), 5)
+
+
 def check_refused(source: Path, *words: str, **options) -> None:
     """Converting fails with these words on one line, and a file that was there before stays as it was."""
     target = source.parent / "base.tflite"

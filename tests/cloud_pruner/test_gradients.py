@@ -13,7 +13,6 @@ from cloud_pruner.conversion import convert
 from cloud_pruner.errors import ConversionError, ImageDataError
 from cloud_pruner.gradients import taylor_moments
 from cloud_pruner.groups import prunable_groups
-from cloud_pruner.images import split_per_class
 from cloud_pruner.variants import Usage
 from edge_runtime.flatmodel import BaseModel, extract, normalize, separators
 from edge_runtime.interpreter import LoadedModel
@@ -348,14 +347,15 @@ def test_refuses_gradients_that_are_not_finite(pictures, tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar10_mlperf_resnet8", "cifar10_resnet20"])
 def test_finds_every_prunable_activation_of_residual_networks(capnn_data, name, tmp_path):
+    from benchmarks.data import load_cifar
+
     network = import_module(f"benchmarks.networks.{name}")
-    unseen = network.unseen_images()
-    rows = split_per_class(unseen.labels, {"some": 8})["some"]
-    inputs = network.PREPROCESSING.apply(unseen.pixels[rows])
+    pixels, labels, _ = load_cifar("cifar10_test", 10)
+    inputs = network.PREPROCESSING.apply(pixels[::25])
     network.build().save(tmp_path / "model.keras")
     convert(tmp_path / "model.keras", tmp_path / "base.tflite", images=inputs, preprocessing=network.PREPROCESSING)
     base = BaseModel(normalize((tmp_path / "base.tflite").read_bytes()))
     tensors = sorted({base.channels.groups[number].consumers[0].tensor for number in base.channels.prunable})
-    measured = taylor_moments(tmp_path / "model.keras", base, tensors, inputs, unseen.labels[rows])
+    measured = taylor_moments(tmp_path / "model.keras", base, tensors, inputs, labels[::25])
     usage = Usage(np.arange(10), np.full(10, 0.1))
     assert all((moments.scores(usage) > 0).any() for moments in measured.values())

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cloud_pruner.methods import METHODS
-from cloud_pruner.profiling import ProfileSettings
 from cloud_pruner.search import Searcher
 from cloud_pruner.segments import load
 from cloud_pruner.variants import Usage
@@ -23,12 +22,8 @@ PERIOD = 250
 
 
 @pytest.fixture(scope="module")
-def profile(capnn_data, tmp_path_factory):
-    from benchmarks.networks import cifar100_vgg_small
-    from benchmarks.profiles import profiled
-
-    images = {"profile": 20, "select": 40, "certify": 1, "report": 59}
-    return profiled(cifar100_vgg_small, tmp_path_factory.mktemp("cifar100"), ProfileSettings(images=images))
+def profile(cifar100_profile):
+    return cifar100_profile
 
 
 @pytest.fixture(scope="module")

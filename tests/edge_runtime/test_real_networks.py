@@ -22,21 +22,32 @@ TRAINED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["float32", "int8"])
-@pytest.mark.parametrize("name", TRAINED)
-def test_cuts_of_trained_networks_on_real_images(name, kind, capnn_data, tmp_path):
-    network = import_module(f"benchmarks.networks.{name}")
-    if name.startswith("imagenet"):
+KINDS = ("float32", "int8")
+# ResNet-20 has the same blocks in float32 as ResNet-56; in int8, where cuts are exact, both are cut.
+CASES = [(name, kind) for name in TRAINED for kind in KINDS if (name, kind) != ("cifar10_resnet56", "float32")]
+
+
+@pytest.fixture(scope="module")
+def trained(request, capnn_data, tmp_path_factory):
+    """The name of a network, its file, what its images go through, and forty of them."""
+    network = import_module(f"benchmarks.networks.{request.param}")
+    if request.param.startswith("imagenet"):
         images = network.PREPROCESSING.apply(network.sample_images()[:40])
     else:
         from benchmarks.data import load_cifar
 
-        pixels, _, _ = load_cifar("cifar100_test" if "cifar100" in name else "cifar10_test")
-        images = network.PREPROCESSING.apply(pixels[::250])
-    network.build().save(tmp_path / "model.keras")
-    options = {"images": images, "preprocessing": network.PREPROCESSING}
+        pixels, _, _ = load_cifar("cifar100_test" if "cifar100" in request.param else "cifar10_test", 10)
+        images = network.PREPROCESSING.apply(pixels[::25])
+    path = tmp_path_factory.mktemp(request.param) / "model.keras"
+    network.build().save(path)
+    return request.param, path, network.PREPROCESSING, images
+
+
+@pytest.mark.parametrize(("trained", "kind"), CASES, indirect=["trained"])
+def test_cuts_of_trained_networks_on_real_images(trained, kind, tmp_path):
+    name, path, preprocessing, images = trained
     quantize = "none" if kind == "float32" else kind
-    convert(tmp_path / "model.keras", tmp_path / "base.tflite", quantize=quantize, **options)
+    convert(path, tmp_path / "base.tflite", images=images, preprocessing=preprocessing, quantize=quantize)
     base = BaseModel(normalize((tmp_path / "base.tflite").read_bytes()))
     assert len(base.channels.groups) == TRAINED[name]
     assert len(base.channels.prunable) == TRAINED[name] - 1

@@ -24,7 +24,7 @@ from tests.support.graph_checks import (
     random_images,
 )
 from tests.support.random_cuts import random_cuts
-from tests.support.random_graphs import random_graph
+from tests.support.random_graphs import draw_graph
 from tests.support.reference import masked_network
 from tests.support.tflite_kinds import KINDS
 
@@ -34,7 +34,7 @@ CUTS = 4
 def check_seed(kind, seed, keep):
     """Check `CUTS` cuts of one network, and cut each cut again; `keep` notes what is at hand when something fails."""
     keep.clear()
-    keep["network.tflite"] = content = random_graph(kind, seed).content
+    keep["network.tflite"] = content = draw_graph(kind, seed).content
     rng = np.random.default_rng([seed, CUTS])
     keep["base.tflite"] = normalize(content)
     base = BaseModel(keep["base.tflite"])

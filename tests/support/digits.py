@@ -16,6 +16,8 @@ from edge_runtime.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from typing_extensions import Self
+
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PREPROCESSING = Preprocessing(8, 8, "grey", scale=1 / 255)
 
@@ -29,6 +31,11 @@ class DigitsNetwork:
     trained_on: ImageSet
     unseen: ImageSet
 
+    @classmethod
+    def in_folder(cls, folder: Path) -> Self:
+        images = digit_images()
+        return cls(folder / "digits.keras", folder / "digits.tflite", images["trained_on"], images["unseen"])
+
 
 def digit_images() -> dict[str, ImageSet]:
     digits = load_digits()
@@ -38,7 +45,7 @@ def digit_images() -> dict[str, ImageSet]:
     return {name: ImageSet(pixels[rows], labels[rows], CLASSES) for name, rows in parts.items()}
 
 
-def train_digits_network(folder: Path) -> DigitsNetwork:
+def train_digits_network(folder: Path) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
@@ -59,11 +66,9 @@ def train_digits_network(folder: Path) -> DigitsNetwork:
             layers.Dense(10),
         ]
     )
-    images = digit_images()
-    trained_on = images["trained_on"]
+    trained_on = digit_images()["trained_on"]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(3e-3), loss)
     model.fit(PREPROCESSING.apply(trained_on.pixels), trained_on.labels, batch_size=64, epochs=25, verbose=0)
     model.save(folder / "digits.keras")
     convert(folder / "digits.keras", folder / "digits.tflite", images=trained_on, preprocessing=PREPROCESSING)
-    return DigitsNetwork(folder / "digits.keras", folder / "digits.tflite", trained_on, images["unseen"])

@@ -15,6 +15,7 @@ import tensorflow as tf
 from edge_runtime.flatmodel import read_graph
 from edge_runtime.flatmodel.quantization import affine_of
 from edge_runtime.interpreter import LoadedModel
+from tests.support.once import made_once
 from tests.support.random_blocks import BLOCKS
 from tests.support.random_layers import Draw
 from tests.support.tflite_kinds import LACKS, convert
@@ -35,14 +36,26 @@ class RandomGraph:
 
 def random_graph(kind: str, seed: int) -> RandomGraph:
     """Return the classifier of `seed` as a .tflite of `kind` (`tflite_kinds.KINDS`)."""
+
+    def make(folder):
+        graph = draw_graph(kind, seed)
+        (folder / "content").write_bytes(graph.content)
+        (folder / "blocks").write_text("\n".join(graph.blocks))
+
+    folder = made_once(f"graph-{kind}-{seed}", make)
+    return RandomGraph((folder / "content").read_bytes(), tuple((folder / "blocks").read_text().splitlines()))
+
+
+def draw_graph(kind: str, seed: int) -> RandomGraph:
+    """Draw what `random_graph` returns."""
     for attempt in range(_ATTEMPTS):
-        graph = _draw_graph(kind, seed, attempt)
+        graph = _attempted_graph(kind, seed, attempt)
         if _is_alive(graph.content):
             return graph
     raise AssertionError(f"{kind} {seed}: {_ATTEMPTS} networks in a row whose output is the same for every image")
 
 
-def _draw_graph(kind, seed, attempt):
+def _attempted_graph(kind, seed, attempt):
     rng = np.random.default_rng([attempt, seed, *kind.encode()])
     side, lacks = int(rng.integers(8, 13)), LACKS.get(kind, frozenset())
     # The converter leaves weights of less than 1024 elements as they are in dynamic range quantisation.

@@ -185,7 +185,7 @@ class _Network:
     def build(self) -> bytes:
         for operator, product in sorted(self._masks, key=lambda pair: pair[0], reverse=True):
             self.graph.operators.insert(operator, product)
-        builder = flatbuffers.Builder(1024)
+        builder = flatbuffers.Builder(len(self.base.content))  # a small one would be copied each time that it doubles
         builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
 

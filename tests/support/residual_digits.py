@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import functools
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud_pruner.conversion import convert
+from cloud_pruner.profile import Profile
 from cloud_pruner.profiling import ProfileSettings, build_profile
 from tests.support.digits import PREPROCESSING, DigitsNetwork, digit_images
+from tests.support.once import made_once
 
 if TYPE_CHECKING:
-    from cloud_pruner.profile import Profile
-
-
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="residual_digits_")  # gone when the tests end
+    from pathlib import Path
 
 
 @functools.cache
 def residual_network() -> DigitsNetwork:
+    folder, images = made_once("residual", _train), digit_images()
+    return DigitsNetwork(folder / "residual.keras", folder / "residual.tflite", images["trained_on"], images["unseen"])
+
+
+def _train(folder: Path) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
@@ -44,26 +44,27 @@ def residual_network() -> DigitsNetwork:
     branch = conv(layers.ReLU()(conv(x, 14, strides=2)), 16)
     x = layers.ReLU()(layers.Add()([branch, conv(x, 16, 1, strides=2)]))
     model = keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
-    images = digit_images()
-    trained_on = images["trained_on"]
+    trained_on = digit_images()["trained_on"]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-2), loss)
     model.fit(PREPROCESSING.apply(trained_on.pixels), trained_on.labels, batch_size=64, epochs=15, verbose=0)
-    folder = Path(_folder().name)
     model.save(folder / "residual.keras")
     convert(folder / "residual.keras", folder / "residual.tflite", images=trained_on, preprocessing=PREPROCESSING)
-    return DigitsNetwork(folder / "residual.keras", folder / "residual.tflite", trained_on, images["unseen"])
 
 
 @functools.cache
 def residual_profile() -> Profile:
     """All layers; as many images a class as `digits_profile` (tests/conftest.py) has."""
     network = residual_network()
-    return build_profile(
-        network.tflite.read_bytes(),
-        network.trained_on,
-        PREPROCESSING,
-        Path(_folder().name) / "profile",
-        unseen=network.unseen,
-        settings=ProfileSettings(depth=None, images={"select": 40, "certify": 20, "report": 20}),
-    )
+
+    def make(folder: Path) -> None:
+        build_profile(
+            network.tflite.read_bytes(),
+            network.trained_on,
+            PREPROCESSING,
+            folder / "profile",
+            unseen=network.unseen,
+            settings=ProfileSettings(depth=None, images={"select": 40, "certify": 20, "report": 20}),
+        )
+
+    return Profile.open(made_once("residual-profile", make) / "profile")

@@ -37,14 +37,14 @@ def convert(function, kind: str, rng: np.random.Generator) -> bytes:
         converter._experimental_disable_per_channel = kind in {"int8_per_tensor", "uint8"}
         if kind != "int16x8" and (kind == "uint8" or rng.integers(2)):
             converter.inference_input_type = converter.inference_output_type = tf.int8
-    with _quiet(), warnings.catch_warnings():
+    with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it misses statistics of quantised inputs, which the images give it
         content = converter.convert()
     return to_legacy_uint8(content) if kind == "uint8" else content
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Send what the converter prints, from C++ too, nowhere."""
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
