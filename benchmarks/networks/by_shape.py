@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from benchmarks.networks.architectures import alexnet
 from benchmarks.networks.photographs import photograph_crops
 from edge_runtime.preprocessing import Preprocessing
 
@@ -89,39 +90,14 @@ def _builders() -> dict[str, Callable[[tuple[int, int, int]], Any]]:
         return make(weights=None, input_shape=shape, classes=_CLASSES, classifier_activation=None)
 
     return {
-        "alexnet": partial(_alexnet, 1),
-        "alexnet_grouped": partial(_alexnet, 2),
+        "alexnet": lambda shape: alexnet(_CLASSES, side=shape[0]),
+        "alexnet_grouped": lambda shape: alexnet(_CLASSES, side=shape[0], groups=2),
         "densenet121": partial(application, applications.DenseNet121),
         "efficientnet_b0": partial(application, applications.EfficientNetB0),
         "mobilenet_v2": partial(application, applications.MobileNetV2),
         "resnet152": partial(application, applications.ResNet152),
         "vgg16": partial(application, applications.VGG16),
     }
-
-
-def _alexnet(groups: int, shape: tuple[int, int, int]) -> Any:
-    import keras  # noqa: PLC0415 - as above
-    from keras import layers  # noqa: PLC0415 - likewise
-
-    convolution = partial(layers.Conv2D, padding="same", activation="relu")
-    return keras.Sequential(
-        [
-            keras.Input(shape),
-            convolution(96, 11, strides=4, padding="valid"),
-            layers.MaxPooling2D(3, 2),
-            convolution(256, 5, groups=groups),
-            layers.MaxPooling2D(3, 2),
-            convolution(384, 3),
-            convolution(384, 3, groups=groups),
-            convolution(256, 3, groups=groups),
-            layers.MaxPooling2D(3, 2),
-            layers.Flatten(),
-            layers.Dense(4096, activation="relu"),
-            layers.Dense(4096, activation="relu"),
-            layers.Dense(_CLASSES),
-        ],
-        name="alexnet" if groups == 1 else "alexnet_grouped",
-    )
 
 
 def _random_values(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> Any:
