@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cloud_pruner.progress import Progress
     from edge_runtime.flatmodel import BaseModel
 
-__all__ = ["taylor_moments"]
+__all__ = ["are_probabilities", "inner_tensors", "opened_network", "taylor_moments"]
 
 _BATCH: Final = 32
 _COMPARED_IMAGES: Final = 4
@@ -92,11 +92,11 @@ def taylor_moments(
     classes = _check_images(base, inputs, labels)
     tensors = list(dict.fromkeys(tensors))
     tf, keras = import_tensorflow()
-    network = _open(source, base, keras)
+    network = opened_network(source, base, keras)
     compared = inputs[np.linspace(0, len(inputs) - 1, min(len(inputs), _COMPARED_IMAGES)).astype(int)]
-    found, answers = _find(source, base, tensors, network, compared, keras)
+    found, answers = inner_tensors(source, base, tensors, network, compared, keras)
     model = keras.Model(network.input, {"answer": network.output["answer"], "inner": found})
-    step = _gradient_step(tf, model, are_probabilities=_are_probabilities(answers))
+    step = _gradient_step(tf, model, are_probabilities=are_probabilities(answers))
     sums = {tensor: np.zeros((4, classes, base.graph.tensors[tensor].shape[-1])) for tensor in tensors}
     for start in range(0, len(inputs), _BATCH):
         rows = slice(start, start + _BATCH)
@@ -129,7 +129,7 @@ def _check_images(base: BaseModel, inputs: NDArray[np.float32], labels: NDArray[
     return classes
 
 
-def _open(source: Path, base: BaseModel, keras: Any) -> Any:
+def opened_network(source: Path, base: BaseModel, keras: Any) -> Any:
     """Return the network with every tensor inside as an output: `{"answer": tensor, "inner": [tensor]}`."""
     network = load_network(source)
     interface = [*(getattr(network, "inputs", None) or ()), *(getattr(network, "outputs", None) or ())]
@@ -196,7 +196,7 @@ def _has_layers(layer: Any, keras: Any) -> bool:
     return isinstance(layer, keras.Model) and getattr(layer, "outputs", None) is not None
 
 
-def _find(
+def inner_tensors(
     source: Path, base: BaseModel, tensors: Sequence[int], network: Any, images: NDArray[np.float32], keras: Any
 ) -> tuple[list[Any], NDArray[np.float32]]:
     """Return the tensor inside `network` that equals each of `tensors` on `images`, and the network's answers."""
@@ -243,7 +243,8 @@ def _difference(value: NDArray[np.float32], other: NDArray[np.float32]) -> float
     return 0.0 if difference == 0.0 else difference / max(size, float(np.finfo(np.float32).tiny))
 
 
-def _are_probabilities(answers: NDArray[np.float32]) -> bool:
+def are_probabilities(answers: NDArray[np.float32]) -> bool:
+    """Whether a network's answers `(images, classes)` are probabilities: none negative, summing to 1."""
     return bool(answers.min() >= 0.0 and np.abs(answers.sum(axis=-1) - 1.0).max() <= 1e-3)
 
 
