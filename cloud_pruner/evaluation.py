@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cloud_pruner.evaluation_sets import ClassSet, EvaluationSettings
+    from cloud_pruner.methods import Method
     from cloud_pruner.progress import Progress
     from cloud_pruner.variants import Usage
     from edge_runtime.flatmodel import LayerCut
@@ -122,22 +123,43 @@ class Evaluator:
 
     def measure(self, method: str, drawn: ClassSet) -> SetFigures:
         """Search a cut for a class set and measure it; with `RESTRICTED`, measure the base on the set's outputs."""
-        usage, labels = drawn.usage, self._report.labels
-        cuts: tuple[LayerCut, ...] = ()
-        seconds = None
-        inside = np.flatnonzero(np.isin(labels, usage.labels))
-        rows = np.concatenate([inside, drawn.outside])
-        if method == RESTRICTED:
-            outputs = np.full((len(rows), len(self._profile.classes)), -np.inf, dtype=np.float32)
-            outputs[:, usage.labels] = self._base_outputs[np.ix_(rows, usage.labels)]
-        else:
-            with threadpool_limits(1):  # two BLAS threads on a busy machine are far slower than one
-                result = self._searcher.search(usage, METHODS[method], self._epsilon)
-            cuts, seconds = result.cuts, result.seconds
-            outputs = self._outputs(rows, cuts)
+        return self.restricted(drawn) if method == RESTRICTED else self.searched(METHODS[method], drawn)
+
+    def searched(self, method: Method, drawn: ClassSet) -> SetFigures:
+        """Search a cut for a class set and measure it."""
+        with threadpool_limits(1):  # two BLAS threads on a busy machine are far slower than one
+            result = self._searcher.search(drawn.usage, method, self._epsilon)
+        return self.of_cuts(method.name, drawn, result.cuts, result.seconds)
+
+    def of_cuts(self, method: str, drawn: ClassSet, cuts: Sequence[LayerCut], seconds: float | None) -> SetFigures:
+        """Measure cuts that were found for a class set, in `seconds`, by what is called `method`."""
+        return self._figures(method, drawn, self._outputs(self._rows(drawn), cuts), cuts, seconds)
+
+    def restricted(self, drawn: ClassSet) -> SetFigures:
+        """Measure the base on the outputs of a class set alone."""
+        rows, labels = self._rows(drawn), drawn.usage.labels
+        outputs = np.full((len(rows), len(self._profile.classes)), -np.inf, dtype=np.float32)
+        outputs[:, labels] = self._base_outputs[np.ix_(rows, labels)]
+        return self._figures(RESTRICTED, drawn, outputs, (), None)
+
+    def _rows(self, drawn: ClassSet) -> NDArray[np.int64]:
+        """Return the report images of the set's classes, followed by those of others."""
+        return np.concatenate([np.flatnonzero(np.isin(self._report.labels, drawn.usage.labels)), drawn.outside])
+
+    def _figures(
+        self,
+        method: str,
+        drawn: ClassSet,
+        outputs: NDArray[np.float32],
+        cuts: Sequence[LayerCut],
+        seconds: float | None,
+    ) -> SetFigures:
+        usage, rows = drawn.usage, self._rows(drawn)
+        inside = len(rows) - len(drawn.outside)
+        labels = self._report.labels[rows[:inside]]
         base, cut = _best(self._base_outputs[rows]), _best(outputs)
-        base_hits, hits = (best[: len(inside)] == labels[inside, np.newaxis] for best in (base, cut))
-        of_class = labels[inside] == usage.labels[:, np.newaxis]
+        base_hits, hits = (best[:inside] == labels[:, np.newaxis] for best in (base, cut))
+        of_class = labels == usage.labels[:, np.newaxis]
         images = of_class.sum(axis=1)
         base_right, right = of_class @ base_hits[:, 0].astype(np.int64), of_class @ hits[:, 0].astype(np.int64)
         allowed = [losses_allowed(self._epsilon, count) for count in images.tolist()]
@@ -154,8 +176,8 @@ class Evaluator:
             top5=float(np.mean(of_class @ hits.any(axis=1).astype(np.int64) / images)),
             losses=tuple(((base_right - right) / images).tolist()),
             beyond_epsilon=int(np.count_nonzero(base_right - right > allowed)),
-            base_outside=_share_outside(base[len(inside) :, 0], usage),
-            outside=_share_outside(cut[len(inside) :, 0], usage),
+            base_outside=_share_outside(base[inside:, 0], usage),
+            outside=_share_outside(cut[inside:, 0], usage),
             seconds=seconds,
         )
 

@@ -7,6 +7,7 @@ takes *profile* images.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from functools import cache, partial
@@ -52,6 +53,8 @@ __all__ = ["LayerChoice", "PathCut", "SearchResult", "Searcher"]
 # Where certification may start before the cut that was found, as powers of its cost. More stops would only give the
 # walk more places to end at (decision 0011).
 _STATIONS: Final = (0.35, 0.8)
+# How many standard errors of a loss count as lost where certification chooses its start (decision 0011).
+_DOUBT: Final = 0.5
 # How often folds are fitted to one choice of units, with more weight on the classes that lacked more answers than
 # others the time before; by which factor for what they lack, and beyond which lack that is given up.
 _ROUNDS: Final = 2
@@ -199,9 +202,10 @@ class Searcher:
     def from_safest(self, path: Sequence[PathCut], usage: Usage) -> Sequence[PathCut]:
         """Return what is left of a path to a cut that was found from the one on whose worst class loses least.
 
-        On the select images; the found one itself is not asked, as it loses what a search may.
+        On the select images, where half a standard error counts as lost too: of two cuts that lose alike, the one
+        that changes fewer answers is surer of it. The found one itself is not asked, as it loses what a search may.
         """
-        losses = [max(count.loss for count in self.count(one.make(), usage, "select").values()) for one in path[:-1]]
+        losses = [max(map(_doubted, self.count(one.make(), usage, "select").values())) for one in path[:-1]]
         return path[losses.index(min(losses)) :] if losses else path
 
     def count(self, cuts: Sequence[LayerCut] | None, usage: Usage, split: str) -> dict[int, PairedCounts]:
@@ -343,6 +347,11 @@ class Searcher:
 
 def _answers(model: LoadedModel) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     return lambda images: model.run(images)[0]
+
+
+def _doubted(count: PairedCounts) -> float:
+    """Return what a class loses, and half a standard error of that: answers that change are rare and independent."""
+    return count.loss + _DOUBT * math.sqrt(count.newly_wrong + count.newly_right) / count.images
 
 
 def _class_of_images(profile: Profile, usage: Usage) -> NDArray[np.int32]:
