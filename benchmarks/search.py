@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 NETWORKS = {"cifar100": cifar100_vgg_small, "cifar_vgg16": cifar10_vgg16_half}
 CLASSES = 5
-SETS = 2
+SETS = 6
 EPSILON = 0.03
 IMAGES = {"profile": 100, "select": 50, "certify": 50}
 REPEATS = 5
