@@ -46,21 +46,7 @@ def digits_network():
 @pytest.fixture(scope="session")
 def digits_profile(digits_network):
     """A profile of all layers of the digits network: 90 profile, 40 select, 20 certify and 20 report images a class."""
-    from cloud_pruner.profile import Profile
-    from cloud_pruner.profiling import ProfileSettings, build_profile
-    from tests.support.digits import PREPROCESSING
-
-    def make(folder):
-        build_profile(
-            digits_network.tflite.read_bytes(),
-            digits_network.trained_on,
-            PREPROCESSING,
-            folder / "profile",
-            unseen=digits_network.unseen,
-            settings=ProfileSettings(depth=None, images={"select": 40, "certify": 20, "report": 20}),
-        )
-
-    return Profile.open(made_once("digits-profile", make) / "profile")
+    return digits_network.profile("digits-profile")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from benchmarks.experiments.cells import mean_cell, statistic_of
+from benchmarks.experiments.cells import mean_cell, mean_over
 from benchmarks.experiments.lab import LabError
 from benchmarks.experiments.section import Plot, Section, Table
 from benchmarks.experiments.store import select as rows_with
@@ -196,10 +196,7 @@ def _plots(rows: list[Row], clusterings: list[Clustering], *names: str) -> list[
 
 
 def _differences(rows: list[Row]) -> tuple[str, ...]:
-    saved = {
-        policy: statistic_of([row["saved"] for row in rows_with(rows, part="tiers", policy=policy)], "mean") or 0.0
-        for policy in POLICIES
-    }
+    saved = {policy: mean_over(rows_with(rows, part="tiers", policy=policy), "saved") for policy in POLICIES}
     best = max(saved, key=saved.__getitem__)
     return (
         (

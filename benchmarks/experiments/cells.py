@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     from benchmarks.experiments.store import Row, Store, Value
 
-__all__ = ["STATISTICS", "Cell", "Paper", "Statistic", "mean_cell", "number_ranges", "statistic_of", "value_cell"]
+__all__ = [
+    "STATISTICS",
+    "Cell",
+    "Paper",
+    "Statistic",
+    "mean_cell",
+    "mean_over",
+    "number_ranges",
+    "statistic_of",
+    "value_cell",
+]
 
 Statistic: TypeAlias = Literal["value", "mean", "low", "high", "share", "max", "min", "sum"]
 STATISTICS: Final[tuple[Statistic, ...]] = get_args(Statistic)
@@ -98,6 +108,13 @@ def mean_cell(
 def value_cell(row: Row, column: str, *, factor: float = 1.0, digits: int = 2) -> Cell:
     """Return the number that stands in one row."""
     return mean_cell([row], column, statistic="value", factor=factor, digits=digits)
+
+
+def mean_over(rows: Sequence[Row], column: str) -> float:
+    """Return the mean of a column that all of `rows`, one or more, have numbers in."""
+    mean = statistic_of([row[column] for row in rows], "mean")
+    assert mean is not None
+    return mean
 
 
 def statistic_of(values: Sequence[Value], statistic: Statistic) -> float | None:

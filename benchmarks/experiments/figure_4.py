@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from benchmarks.experiments.cells import Paper, mean_cell, statistic_of
+from benchmarks.experiments.cells import Paper, mean_cell, mean_over
 from benchmarks.experiments.configurations import (
     DISTRIBUTIONS,
     METHODS,
@@ -114,28 +114,22 @@ def _differences(rows: Configurations) -> tuple[str, ...]:
             "be read: the six distributions a K are ours, from all alike to one class above all."
         )
     ]
-    means = {
-        method: statistic_of([row["relative_size"] for row in of_k(rows, 5, method)], "mean") or 0.0
-        for method in METHODS
-    }
+
+    def size(k: int, method: str) -> float:
+        return mean_over(of_k(rows, k, method), "relative_size")
+
     for method, paper in _PAPER_K5.items():
-        ours = means[method]
+        ours = size(5, method)
         if abs(ours - paper) > 0.05:
             found.append(
                 f"At K = 5 {method} keeps {ours:.2f} where the paper has {paper:.2f}: here that is half of all "
                 "classes, there one in two hundred, and a unit that fires for none of them is "
                 + ("rarer." if ours > paper else "more common.")
             )
-    smaller = [k for k in DISTRIBUTIONS if _mean(rows, k, "L") < min(_mean(rows, k, method) for method in "BWM")]
+    smaller = [k for k in DISTRIBUTIONS if size(k, "L") < min(size(k, method) for method in "BWM")]
     found.append(
         f"L, which is not the paper's, is the smallest at K = {', '.join(map(str, smaller))}."
         if smaller
         else "L, which is not the paper's, is nowhere the smallest."
     )
     return tuple(found)
-
-
-def _mean(rows: Configurations, k: int, method: str) -> float:
-    mean = statistic_of([row["relative_size"] for row in of_k(rows, k, method)], "mean")
-    assert mean is not None
-    return mean

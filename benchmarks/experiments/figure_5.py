@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.experiments.cells import Paper, mean_cell, statistic_of
+from benchmarks.experiments.cells import Paper, mean_cell, mean_over, statistic_of
 from benchmarks.experiments.configurations import (
     DISTRIBUTIONS,
     METHODS,
@@ -146,9 +146,7 @@ def _differences(rows: Configurations) -> tuple[str, ...]:
             )
         )
     shares = {
-        f"{method} at K = {k}": statistic_of([row["beyond_share"] for row in of_k(rows, k, method)], "mean") or 0.0
-        for method in METHODS
-        for k in (2, 5)
+        f"{method} at K = {k}": mean_over(of_k(rows, k, method), "beyond_share") for method in METHODS for k in (2, 5)
     }
     lost = [f"{100 * share:.0f} % of the classes with {name}" for name, share in shares.items() if share > 0]
     if lost:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.experiments.cells import mean_cell, statistic_of
+from benchmarks.experiments.cells import mean_cell, mean_over
 from benchmarks.experiments.plots import as_plot, finish, interval, legend_below, look, room_for
 from benchmarks.experiments.section import Section, Table
 from benchmarks.experiments.store import select
@@ -119,10 +119,7 @@ def _differences(rows: dict[str, list[Row]]) -> tuple[str, ...]:
     found = []
     for network, mine in rows.items():
         most = max(int(row["k"] or 0) for row in mine)
-        at_end = {
-            method: statistic_of([row["relative_size"] for row in select(mine, k=most, method=method)], "mean") or 0.0
-            for method in _METHODS
-        }
+        at_end = {method: mean_over(select(mine, k=most, method=method), "relative_size") for method in _METHODS}
         found.append(
             f"{network}: with all {most} classes M keeps {at_end['M']:.2f} and L {at_end['L']:.2f}. The paper ends at "
             "100 of 1000 classes, where M keeps 0.90: it is the classes, not their share, that occupy units there."

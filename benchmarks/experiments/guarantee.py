@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from benchmarks.experiments.cells import mean_cell, statistic_of, value_cell
+from benchmarks.experiments.cells import mean_cell, mean_over, value_cell
 from benchmarks.experiments.plots import as_plot, finish
 from benchmarks.experiments.section import Section, Table
 from benchmarks.experiments.simulated_cuts import (
@@ -349,9 +349,7 @@ def _differences(simulated: list[Row], rows: dict[str, list[Row]], beyond: list[
             f"{images_needed(LOSS_TESTS[DEFAULT_TEST], _EPSILON, _DELTA)} of a class that does not change."
         )
     for title, mine in rows.items():
-        sizes = [
-            statistic_of([row["relative_size"] for row in select(mine, guarantee=mode)], "mean") for mode in _MODES
-        ]
+        sizes = [mean_over(select(mine, guarantee=mode), "relative_size") for mode in _MODES]
         counts = [_sums(select(beyond, network=title, mode=mode)) for mode in _MODES]
         images = len(lab.profile(_name_of(title, lab)).splits["report"].labels)
         found.append(

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.networks.shapes_only import resnet152, vgg16
-from hwmodel import PRESETS, Workload, convolution, dense, estimate, estimate_workload, max_pooling
+from benchmarks.networks.shapes_only import resnet152, vgg16, vgg16_workload
+from hwmodel import PRESETS, estimate, estimate_workload
 
 if TYPE_CHECKING:
     from benchmarks.experiments.store import Row
-    from hwmodel import Accelerator, Layer, Report
+    from hwmodel import Accelerator, Report
 
-__all__ = ["BY_SHAPE", "PAPER_ENERGY", "full_rows", "size_rows", "vgg16_workload"]
+__all__ = ["BY_SHAPE", "PAPER_ENERGY", "full_rows", "size_rows"]
 
 BY_SHAPE: Final = {"VGG-16": vgg16, "ResNet-152": resnet152}
 """Network -> what makes its file without weights."""
 
 PAPER_ENERGY: Final = {0.29: "0.42", 0.30: "0.42", 0.48: "0.56"}
 """Relative size -> relative energy, by Table I and section V.A of CAP'NN: K = 5 by M and by W, and K = 10."""
-
-_BLOCKS: Final = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-_PRUNED: Final = ("conv5_1", "conv5_2", "conv5_3", "fc6", "fc7")
 
 
 def full_rows(name: str) -> list[Row]:
@@ -49,31 +46,9 @@ def _figures(content: bytes, accelerator: Accelerator) -> Row:
     }
 
 
-def vgg16_workload(kept: float) -> Workload:
-    """Return VGG-16 with a share of the units of the layers that CAP'NN prunes; all outputs stay."""
-    layers: list[Layer] = []
-    side, channels = 224, 3
-
-    def units(name: str, count: int) -> int:
-        return round(kept * count) if name in _PRUNED else count
-
-    for block, widths in enumerate(_BLOCKS, 1):
-        for step, width in enumerate(widths, 1):
-            name = f"conv{block}_{step}"
-            layers.append(convolution(name, (side, side, channels), units(name, width), relu=True))
-            channels = units(name, width)
-        layers.append(max_pooling(f"pool{block}", (side, side, channels)))
-        side //= 2
-    inputs = side * side * channels
-    for name, count in (("fc6", 4096), ("fc7", 4096), ("fc8", 1000)):
-        layers.append(dense(name, inputs, units(name, count), relu=name != "fc8"))
-        inputs = units(name, count)
-    return Workload(tuple(layers))
-
-
 def size_rows() -> list[Row]:
     """Return a row for each relative size of the paper: the energy of VGG-16 cut to it, its last layers alike."""
-    base = estimate_workload(vgg16_workload(1.0))
+    base = estimate_workload(vgg16_workload())
     rows: list[Row] = []
     for size in PAPER_ENERGY:
         cut = _at_size(size, base)
@@ -97,4 +72,4 @@ def _at_size(size: float, base: Report) -> Report:
 
 
 def _cut(kept: float) -> Report:
-    return estimate_workload(vgg16_workload(kept))
+    return estimate_workload(vgg16_workload(kept=kept))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from benchmarks.experiments.cells import Paper, mean_cell, statistic_of
+from benchmarks.experiments.cells import Paper, mean_cell, mean_over
 from benchmarks.experiments.plots import as_plot, bar_look, finish, interval, legend_below, room_for
 from benchmarks.experiments.section import Section, Table
 from benchmarks.experiments.store import select
@@ -145,7 +145,7 @@ def _plot(rows: dict[str, list[Row]]) -> Plot:
 
 def _differences(rows: dict[str, list[Row]], every: list[Row]) -> tuple[str, ...]:
     def best(line: str, name: str) -> float:
-        return max(statistic_of([row[name] for row in _of(every, k, line)], "mean") or 0.0 for k in _sizes(every))
+        return max(mean_over(_of(every, k, line), name) for k in _sizes(every))
 
     found = [
         (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.experiments.cells import mean_cell, statistic_of
+from benchmarks.experiments.cells import mean_cell, mean_over
 from benchmarks.experiments.plots import as_plot, finish, interval, legend_below, look, room_for
 from benchmarks.experiments.section import Section, Table
 from benchmarks.experiments.store import select
@@ -150,10 +150,7 @@ def _differences(rows: dict[str, list[Row]], sizes: tuple[int, ...]) -> tuple[st
         kinds = {name: one for name, one in _kinds(mine).items() if one[0] != RESTRICTED}
         for k in sizes:
             means = {
-                name: statistic_of(
-                    [row["relative_size"] for row in select(mine, k=k, method=method, depth=depth)], "mean"
-                )
-                or 0.0
+                name: mean_over(select(mine, k=k, method=method, depth=depth), "relative_size")
                 for name, (method, depth) in kinds.items()
             }
             first, second = sorted(means, key=means.__getitem__)[:2]

@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import jinja2
 from markupsafe import Markup
 
 from benchmarks.experiments.cells import Paper, number_ranges
 from benchmarks.experiments.section import Plot, Table
 from benchmarks.experiments.store import columns_of
+from cloud_pruner.page_templates import page_templates
 from edge_runtime.durable import replaced_folder, write_durably
 
 if TYPE_CHECKING:
@@ -60,14 +60,8 @@ def write_report(
         "experiments": [_fields(outcome, store) for outcome in outcomes],
     }
     write_durably(folder / SUMMARY_FILE, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template(PAGE_FILE).render(
+    template = page_templates(Path(__file__).parent).get_template(PAGE_FILE)
+    page = template.render(
         outcomes=outcomes,
         settings=settings,
         left_out=left_out,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.experiments.cells import Paper, mean_cell, statistic_of, value_cell
+from benchmarks.experiments.cells import Paper, mean_cell, mean_over, value_cell
 from benchmarks.experiments.configurations import SETS, configuration_rows, network_of, of_k
 from benchmarks.experiments.plots import as_plot, finish, interval, legend_below, look, paper_look
 from benchmarks.experiments.section import Section, Table
@@ -121,7 +121,7 @@ def _plot(rows: dict[tuple[int, str], list[Row]]) -> Plot:
 
 
 def _differences(rows: dict[tuple[int, str], list[Row]]) -> tuple[str, ...]:
-    means = {key: statistic_of([row["relative_energy"] for row in mine], "mean") or 0.0 for key, mine in rows.items()}
+    means = {key: mean_over(mine, "relative_energy") for key, mine in rows.items()}
     above = [k for k, paper in _PAPER.items() if means[k, "M"] > paper + 0.02]
     below = [k for k, paper in _PAPER.items() if means[k, "L"] <= paper]
     found = []

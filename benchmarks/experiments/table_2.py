@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from benchmarks.class_unaware.networks import Tuning, make_pruned
-from benchmarks.experiments.cells import Paper, mean_cell, statistic_of, value_cell
+from benchmarks.experiments.cells import Paper, mean_cell, mean_over, value_cell
 from benchmarks.experiments.plots import as_plot, bar_look, finish, interval, legend_below
 from benchmarks.experiments.section import Section, Table
 from benchmarks.experiments.store import ROW, TABLE, select
@@ -245,7 +245,7 @@ def _differences(pruned: dict[str, Row], rows: dict[str, list[Row]], quick: bool
             "method's own authors, which were tuned for longer."
         )
         means = {
-            (k, method): statistic_of([r["size"] for r in select(rows[start.name], k=k, method=method)], "mean") or 0.0
+            (k, method): mean_over(select(rows[start.name], k=k, method=method), "size")
             for k in _SIZES
             for method, _ in _METHODS
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from benchmarks.experiments.cells import Paper, mean_cell, statistic_of, value_cell
+from benchmarks.experiments.cells import Paper, mean_cell, mean_over, value_cell
 from benchmarks.experiments.plots import as_plot, finish, interval, legend_below, look, paper_look
 from benchmarks.experiments.section import Section, Table
 from benchmarks.experiments.store import select
@@ -240,12 +240,7 @@ def _sizes_of(rows: list[Row]) -> list[int]:
 
 def _differences(network: Reference, rows: list[Row], losses: dict[str, Row]) -> list[str]:
     name, sizes = network.name, _sizes_of(rows)
-    means = {
-        one.name: [
-            statistic_of([r["relative_energy"] for r in select(one.of(rows), k=k)], "mean") or 0.0 for k in sizes
-        ]
-        for one in _CONTENDERS
-    }
+    means = {one.name: [mean_over(select(one.of(rows), k=k), "relative_energy") for k in sizes] for one in _CONTENDERS}
     ours, found = means[_OURS.name], []
     above = [f"{share:.0%}" for share, energy, paper in zip(_SHARES, ours, _PAPER, strict=True) if energy > paper]
     if above:

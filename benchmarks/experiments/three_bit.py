@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from benchmarks.experiments.cells import Paper, mean_cell, statistic_of, value_cell
+from benchmarks.experiments.cells import Paper, mean_cell, mean_over, value_cell
 from benchmarks.experiments.plots import as_plot, bar_look, finish, interval, legend_below
 from benchmarks.experiments.section import Section, Table
 from benchmarks.experiments.store import select
@@ -256,9 +256,9 @@ def _plot(rows: dict[str, list[Row]]) -> Plot:
 
 def _differences(overhead: Row, rows: dict[str, list[Row]]) -> tuple[str, ...]:
     packed = [row for mine in rows.values() for row in select(mine, rates="3 bits")]
-    size = statistic_of([row["relative_size_more"] for row in packed], "mean") or 0.0
+    size = mean_over(packed, "relative_size_more")
     most = max(abs(cast("float", row["relative_size_more"])) for row in packed)
-    gain = statistic_of([row["gain_more"] for row in packed], "mean") or 0.0
+    gain = mean_over(packed, "gain_more")
     return (
         (
             f"The arithmetic gives {overhead['rates_mb']:.2f} MB and {100 * cast('float', overhead['overhead']):.2f} "

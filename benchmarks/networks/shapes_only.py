@@ -13,9 +13,12 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-__all__ = ["resnet152", "vgg16"]
+from hwmodel import Workload, convolution, dense, max_pooling
+
+__all__ = ["resnet152", "vgg16", "vgg16_workload"]
 
 _VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+_VGG16_PRUNED = ("conv5_1", "conv5_2", "conv5_3", "fc6", "fc7")
 _RESNET152 = ((64, 3), (128, 8), (256, 36), (512, 3))
 _RELU, _NONE = schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.NONE
 
@@ -32,6 +35,31 @@ def vgg16() -> bytes:
     for number, (units, activation) in enumerate(((4096, _RELU), (4096, _RELU), (1000, _NONE)), 6):
         x = network.dense(x, units, f"fc{number}", activation)
     return network.content(x)
+
+
+def vgg16_workload(*, kept: float = 1.0) -> Workload:
+    """Return VGG-16 as the hardware model's input, with `kept` of the units of its last five hidden layers.
+
+    Those are the layers that CAP'NN prunes (DAC 2020, sections V and V.C); the outputs of fc8 all stay.
+    """
+    layers = []
+    side, channels = 224, 3
+
+    def units(name: str, count: int) -> int:
+        return round(kept * count) if name in _VGG16_PRUNED else count
+
+    for block, widths in enumerate(_VGG16, 1):
+        for step, width in enumerate(widths, 1):
+            name = f"conv{block}_{step}"
+            layers.append(convolution(name, (side, side, channels), units(name, width), relu=True))
+            channels = units(name, width)
+        layers.append(max_pooling(f"pool{block}", (side, side, channels)))
+        side //= 2
+    inputs = side * side * channels
+    for name, count in (("fc6", 4096), ("fc7", 4096), ("fc8", 1000)):
+        layers.append(dense(name, inputs, units(name, count), relu=name != "fc8"))
+        inputs = units(name, count)
+    return Workload(tuple(layers))
 
 
 def resnet152() -> bytes:

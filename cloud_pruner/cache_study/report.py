@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import jinja2
-
 from cloud_pruner.cache_study.plots import changes_plot, clusters_plot, policies_plot, tiers_plot
 from cloud_pruner.cache_study.study import rows_csv
 from cloud_pruner.cache_study.summary import summarise
 from cloud_pruner.cache_study.trace import SCENARIOS
+from cloud_pruner.page_templates import page_templates
 from edge_runtime.durable import replaced_folder
 
 if TYPE_CHECKING:
@@ -70,14 +69,8 @@ def write_report(
     for name, image in plots.items():
         (folder / name).write_bytes(image)
     summary = summarise(rows, settings)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template(PAGE_FILE).render(
+    template = page_templates(Path(__file__).parent).get_template(PAGE_FILE)
+    page = template.render(
         summary=summary,
         settings=settings,
         clusterings=clusterings,

@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import jinja2
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -15,12 +14,14 @@ from starlette.responses import Response
 
 from cloud_pruner.dashboard.formats import FILTERS
 from cloud_pruner.errors import NameTakenError, RequestError, StateError, UnknownNameError
+from cloud_pruner.page_templates import page_templates
 from cloud_pruner.service.one_line import one_line
 from edge_runtime.digests import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    import jinja2
     from starlette.requests import Request
 
     from cloud_pruner.service.metrics import ServiceMetrics
@@ -135,13 +136,7 @@ def _content(name: str) -> bytes:
 
 @cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates(_FOLDER)
     environment.filters |= FILTERS
     environment.globals["asset"] = lambda name: f"/dashboard/{name}?{digest_of(_content(name))[:12]}"
     return environment

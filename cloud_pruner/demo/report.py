@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import jinja2
-
 from cloud_pruner.demo.errors import DemoError
 from cloud_pruner.demo.plots import accuracy_plot, savings_plot, timeline_plot
 from cloud_pruner.demo.teller import FROM
 from cloud_pruner.demo.users import interests_text
+from cloud_pruner.page_templates import page_templates
 from edge_runtime.durable import replaced_folder
 
 if TYPE_CHECKING:
@@ -59,14 +58,8 @@ def _is_report(folder: Path) -> bool:
 
 def write_report(folder: Path, summary: Summary, timeline: Timeline) -> None:
     """Write the page and the summary to `folder`."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template(PAGE_FILE).render(
+    template = page_templates(Path(__file__).parent).get_template(PAGE_FILE)
+    page = template.render(
         summary=summary,
         origin=FROM,
         interests_text=interests_text,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.experiments import hardware
-from benchmarks.experiments.imagenet_costs import full_rows, size_rows, vgg16_workload
+from benchmarks.experiments.imagenet_costs import full_rows, size_rows
 from benchmarks.experiments.lab import Lab, Settings
 from benchmarks.experiments.scalesim import RUNS, compared_layers
 from benchmarks.experiments.section import Table
+from benchmarks.networks.shapes_only import vgg16_workload
 from hwmodel import estimate_workload
 from tests.benchmarks_experiments.digits_lab import DigitsReference, with_profile
 
@@ -26,7 +27,7 @@ def test_full_networks_by_shape_take_what_the_reconstruction_aims_at():
 
 def test_both_descriptions_of_vgg16_are_of_one_network():
     (dac20, *_) = full_rows("VGG-16")
-    report = estimate_workload(vgg16_workload(1.0))
+    report = estimate_workload(vgg16_workload())
     assert (report.weights, report.macs) == (dac20["parameters"], dac20["macs"])
     assert report.energy.millijoules == pytest.approx(dac20["energy_mj"])
 

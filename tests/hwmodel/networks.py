@@ -6,41 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwmodel import Workload, convolution, dense, max_pooling
-
 if TYPE_CHECKING:
     import keras
-
-    from hwmodel import Layer
-
-# Filters of each 3x3 convolution, a max pooling behind each block (Simonyan & Zisserman 2015, column D).
-VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-VGG16_PRUNED = ("conv5_1", "conv5_2", "conv5_3", "fc6", "fc7")
-
-
-def vgg16(*, kept: float = 1.0) -> Workload:
-    """VGG-16 for 224x224 images and 1000 classes; `kept` of the units of its last five hidden layers.
-
-    Those are the layers that CAP'NN prunes (DAC 2020, sections V and V.C); the outputs of fc8 all stay.
-    """
-    layers: list[Layer] = []
-    side, channels = 224, 3
-
-    def units(name: str, count: int) -> int:
-        return round(kept * count) if name in VGG16_PRUNED else count
-
-    for block, widths in enumerate(VGG16, 1):
-        for step, width in enumerate(widths, 1):
-            name = f"conv{block}_{step}"
-            layers.append(convolution(name, (side, side, channels), units(name, width), relu=True))
-            channels = units(name, width)
-        layers.append(max_pooling(f"pool{block}", (side, side, channels)))
-        side //= 2
-    inputs = side * side * channels
-    for name, count in (("fc6", 4096), ("fc7", 4096), ("fc8", 1000)):
-        layers.append(dense(name, inputs, units(name, count), relu=name != "fc8"))
-        inputs = units(name, count)
-    return Workload(tuple(layers))
 
 
 def small_network(*, filters: int = 8) -> keras.Model:

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from matplotlib.patches import Rectangle
 
+from benchmarks.networks.shapes_only import vgg16_workload
 from hwmodel import DAC20, EDGE_TPU_LIKE, Sweep, Workload, convolution, dense, estimate_workload
 from hwmodel.plots import energy_plot, roofline_plot, sweep_plot, write_plots
-from tests.hwmodel.networks import vgg16
 
 
 @pytest.fixture(scope="module")
 def models():
-    return [estimate_workload(vgg16()), estimate_workload(vgg16(kept=0.5))]
+    return [estimate_workload(vgg16_workload()), estimate_workload(vgg16_workload(kept=0.5))]
 
 
 def bars(axes):
@@ -56,7 +56,9 @@ def test_layers_without_dram_traffic_stand_apart():
 
 def test_a_sweep_has_a_line_for_each_model():
     plan = Sweep.parse("rows,columns=16..64")
-    steps = [[estimate_workload(vgg16(kept=kept), one) for kept in (1, 0.5)] for one in plan.accelerators(DAC20)]
+    steps = [
+        [estimate_workload(vgg16_workload(kept=kept), one) for kept in (1, 0.5)] for one in plan.accelerators(DAC20)
+    ]
     figure = sweep_plot(plan, steps)
     energy, time, use = figure.axes
     assert [axes.get_ylabel() for axes in (energy, time, use)] == ["energy (mJ)", "time (ms)", "array utilisation"]

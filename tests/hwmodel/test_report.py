@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.networks.shapes_only import vgg16_workload
 from edge_runtime.errors import ModelFileError
 from edge_runtime.flatmodel import read_graph
 from hwmodel import (
@@ -18,7 +19,6 @@ from hwmodel import (
     estimate,
     estimate_workload,
 )
-from tests.hwmodel.networks import vgg16
 
 
 def test_content_and_graph_give_the_same_report(small: bytes) -> None:
@@ -47,7 +47,7 @@ def test_ratios_of_a_cut(small: bytes, small_cut: bytes) -> None:
 
 
 def test_a_model_against_itself_is_one_and_what_it_has_not_is_none() -> None:
-    report = estimate_workload(vgg16())
+    report = estimate_workload(vgg16_workload())
     ratios = compare(report, report).ratios
     assert ratios.pop("energy.arithmetic") is None  # VGG-16 without its softmax has none
     assert set(ratios.values()) == {1.0}
@@ -65,7 +65,7 @@ def test_a_file_that_is_no_model_is_named() -> None:
 
 
 def test_cycles_and_use_of_vgg16_are_those_of_scale_sim() -> None:
-    report = estimate_workload(vgg16())
+    report = estimate_workload(vgg16_workload())
     assert report.array_cycles == 2_091_486
     assert report.utilisation == pytest.approx(0.113, abs=5e-4)
     pools = sum(figures.vector_cycles for figures in report.layers)
@@ -73,9 +73,9 @@ def test_cycles_and_use_of_vgg16_are_those_of_scale_sim() -> None:
 
 
 def test_a_batch_1_dense_layer_that_dominates_the_cycles_is_warned_of() -> None:
-    (warning,) = estimate_workload(vgg16()).warnings
+    (warning,) = estimate_workload(vgg16_workload()).warnings
     assert warning.startswith("dense layers at batch 1 take 69% of the cycles (most: fc6)")
-    assert estimate_workload(vgg16(), batch=64).warnings == ()
+    assert estimate_workload(vgg16_workload(), batch=64).warnings == ()
     assert estimate_workload(Workload((convolution("c", (8, 8, 3), 4),))).warnings == ()
 
 

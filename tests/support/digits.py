@@ -11,7 +11,10 @@ from sklearn.datasets import load_digits
 
 from cloud_pruner.conversion import convert
 from cloud_pruner.images import ImageSet, split_per_class
+from cloud_pruner.profile import Profile
+from cloud_pruner.profiling import ProfileSettings, build_profile
 from edge_runtime.preprocessing import Preprocessing
+from tests.support.once import made_once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +38,21 @@ class DigitsNetwork:
     def in_folder(cls, folder: Path) -> Self:
         images = digit_images()
         return cls(folder / "digits.keras", folder / "digits.tflite", images["trained_on"], images["unseen"])
+
+    def profile(self, name: str) -> Profile:
+        """All layers: 90 profile, 40 select, 20 certify and 20 report images a class. Made once a run, as `name`."""
+
+        def make(folder: Path) -> None:
+            build_profile(
+                self.tflite.read_bytes(),
+                self.trained_on,
+                PREPROCESSING,
+                folder / "profile",
+                unseen=self.unseen,
+                settings=ProfileSettings(depth=None, images={"select": 40, "certify": 20, "report": 20}),
+            )
+
+        return Profile.open(made_once(name, make) / "profile")
 
 
 def digit_images() -> dict[str, ImageSet]:

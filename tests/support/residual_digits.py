@@ -11,13 +11,13 @@ import os
 from typing import TYPE_CHECKING
 
 from cloud_pruner.conversion import convert
-from cloud_pruner.profile import Profile
-from cloud_pruner.profiling import ProfileSettings, build_profile
 from tests.support.digits import PREPROCESSING, DigitsNetwork, digit_images
 from tests.support.once import made_once
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cloud_pruner.profile import Profile
 
 
 @functools.cache
@@ -54,17 +54,4 @@ def _train(folder: Path) -> None:
 
 @functools.cache
 def residual_profile() -> Profile:
-    """All layers; as many images a class as `digits_profile` (tests/conftest.py) has."""
-    network = residual_network()
-
-    def make(folder: Path) -> None:
-        build_profile(
-            network.tflite.read_bytes(),
-            network.trained_on,
-            PREPROCESSING,
-            folder / "profile",
-            unseen=network.unseen,
-            settings=ProfileSettings(depth=None, images={"select": 40, "certify": 20, "report": 20}),
-        )
-
-    return Profile.open(made_once("residual-profile", make) / "profile")
+    return residual_network().profile("residual-profile")
