@@ -43,7 +43,7 @@ DISTRIBUTIONS: Final[dict[int, tuple[tuple[int, ...], ...]]] = {
 }  # fmt: skip
 """K -> how often its classes come up, from all alike to one above all. Those of the paper's axis cannot be read."""
 
-SETS: Final = {True: 2, False: 50}
+SETS: Final = {True: 4, False: 50}
 """Sets of classes for each K: in a quick run, and in a full one (the paper: 200 of 1000 classes)."""
 
 
@@ -59,7 +59,7 @@ def configuration_rows(lab: Lab) -> Configurations:
     wishes = {
         (k, distribution, method): [
             Wish(network, method, chosen, tuple(map(float, distribution)), depth=usual_depth(method))
-            for chosen in class_sets(classes, k, SETS[lab.quick], lab.seed)
+            for chosen in class_sets(classes, k, lab.users(SETS), lab.seed)
         ]
         for k, distributions in DISTRIBUTIONS.items()
         for distribution in distributions

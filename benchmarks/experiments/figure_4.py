@@ -66,7 +66,7 @@ def run(lab: Lab) -> Section:
         NAME,
         TITLE,
         "CAP'NN (DAC 2020), figure 4",
-        f"{network.note} For each K, {SETS[lab.quick]} sets of classes at random, the same for all methods and "
+        f"{network.note} For each K, {lab.users(SETS)} sets of classes at random, the same for all methods and "
         "distributions of usage. B, W and M prune the last six layers as in the paper, L all layers; epsilon is 3 %, "
         "measured on the images of the search, as in the paper. B and L do not look at usage.",
         (by_k, _plot(rows), configurations),

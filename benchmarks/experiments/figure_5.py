@@ -41,7 +41,7 @@ def run(lab: Lab) -> Section:
         NAME,
         TITLE,
         "CAP'NN (DAC 2020), figure 5 and section V.A",
-        f"{network.note} The cuts of figure 4 ({SETS[lab.quick]} sets of classes a K), on images that neither "
+        f"{network.note} The cuts of figure 4 ({lab.users(SETS)} sets of classes a K), on images that neither "
         "training nor search has seen, over all outputs. Each class of a set counts alike, whatever its usage.",
         (_gains(rows), _plot(rows), _accuracies(rows, "top1", "Top-1"), _accuracies(rows, "top5", "Top-5")),
         _differences(rows),

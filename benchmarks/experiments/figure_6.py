@@ -23,7 +23,7 @@ NAME: Final = "figure-6"
 TITLE: Final = "Size and accuracy against the number of classes"
 
 _METHODS: Final = ("M", "L")
-_USERS: Final = {True: 2, False: 50}
+_USERS: Final = {True: 3, False: 50}
 _SHARES: Final = {
     True: (0.1, 0.2, 0.4, 0.6, 0.8, 1.0),
     False: (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
@@ -43,7 +43,7 @@ def run(lab: Lab) -> Section:
             Wish(network.name, method, *user, depth=usual_depth(method))
             for k in sizes
             for method in _METHODS
-            for user in users(classes, k, _USERS[lab.quick], lab.seed)
+            for user in users(classes, k, lab.users(_USERS), lab.seed)
         ]
         rows[network.name] = lab.measure(wishes, CUTS)
         parts += [
@@ -54,7 +54,7 @@ def run(lab: Lab) -> Section:
         NAME,
         TITLE,
         "CAP'NN (DAC 2020), figure 6",
-        f"{' '.join(network.note for network in networks)} {_USERS[lab.quick]} users for each K, every other one with "
+        f"{' '.join(network.note for network in networks)} {lab.users(_USERS)} users for each K, every other one with "
         "equal usage, the others with random usage. M prunes the last six layers, L all; epsilon is 3 %, measured on "
         "the images of the search. Accuracies are on images that neither has seen.",
         tuple(parts),

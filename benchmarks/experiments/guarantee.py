@@ -72,7 +72,7 @@ def run(lab: Lab) -> Section:
         f"{_SIMULATED[lab.quick]} for each K and number of images, each with a path of 40 cuts on which losses grow "
         "through epsilon = 3 %. They are shipped a cut by the product's own rules; harmed is who is shipped one that "
         f"truly loses more in some class. Then real cuts by method L: {' '.join(n.note for n in networks)} "
-        f"{_USERS[lab.quick]} users for each network and K; a class is beyond epsilon when it loses more on the "
+        f"{lab.users(_USERS)} users for each network and K; a class is beyond epsilon when it loses more on the "
         "report images, which nothing else has seen.",
         (
             _simulation_table(simulated),
@@ -257,7 +257,7 @@ def _wishes(lab: Lab, network: str) -> dict[tuple[int, str], list[Wish]]:
     return {
         (k, mode): [
             Wish(network, "L", *user, epsilon=_EPSILON, guarantee=mode)
-            for user in users(classes, k, _USERS[lab.quick], lab.seed)
+            for user in users(classes, k, lab.users(_USERS), lab.seed)
         ]
         for k in _REAL_SIZES[lab.quick]
         for mode in _MODES

@@ -65,8 +65,8 @@ def run(lab: Lab) -> Section:
         "The hardware model in closed form, on three accelerators: dac20 is a reconstruction of the paper's (its "
         "equations are not public), tpu-v1 has the published figures of Google's first TPU, edge-tpu-like is of the "
         "size of an Edge TPU. VGG-16 and ResNet-152 for ImageNet are costed by their shapes. Cuts are searched for "
-        f"{_SETS[lab.quick]} sets of {_K} classes of each reference network, epsilon 3 %, empirical: M prunes the last "
-        f"six layers, L all. {' '.join(network.note for network in networks)}",
+        f"{lab.users(_SETS)} of the sets of {_K} classes of each reference network, epsilon 3 %, empirical: M prunes "
+        f"the last six layers, L all. {' '.join(network.note for network in networks)}",
         tuple(parts),
         _differences(full, sizes, cuts, has_scalesim=agreement is not None),
     )
@@ -85,7 +85,7 @@ def _cut_rows(lab: Lab, network: Reference) -> list[Row]:
         def compute(method: str = method, depth: int | None = depth) -> list[Row]:
             profile = lab.profile(network.name, depth=depth)
             searcher, found = Searcher(profile), []
-            chosen = class_sets(profile.classes, _K, _SETS[lab.quick], lab.seed)
+            chosen = class_sets(profile.classes, _K, lab.users(_SETS), lab.seed)
             for number, classes in enumerate(chosen):
                 lab.progress(f"{network.name}, {method}", number, len(chosen))
                 usage = checked_usage(dict.fromkeys(classes, 1.0), profile.classes)
@@ -95,7 +95,7 @@ def _cut_rows(lab: Lab, network: Reference) -> list[Row]:
                     row |= {"network": network.title, "method": method, "classes": ";".join(classes)}
             return found
 
-        key = f"{network.name} {method} depth={depth} sets={_SETS[lab.quick]} seed={lab.seed}"
+        key = f"{network.name} {method} depth={depth} sets={lab.users(_SETS)} seed={lab.seed}"
         rows += lab.once("hardware_cuts", key, compute)
     return rows
 

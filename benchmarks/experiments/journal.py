@@ -55,7 +55,7 @@ def run(lab: Lab) -> Section:
             Wish(network.name, method, *user, guarantee=guarantee, depth=usual_depth(method))
             for k in _SIZES[lab.quick]
             for method, guarantee in list(_LINES.values())[: 2 if lab.quick else 3]
-            for user in users(classes, k, _USERS[lab.quick], lab.seed)
+            for user in users(classes, k, lab.users(_USERS), lab.seed)
         ]
         rows[network.title] = lab.measure(wishes, CUTS)
     every = [row for mine in rows.values() for row in mine]
@@ -64,7 +64,7 @@ def run(lab: Lab) -> Section:
         NAME,
         TITLE,
         "CAP'NN's journal version (ACM TECS 2022), abstract",
-        f"{' '.join(network.note for network in networks)} {_USERS[lab.quick]} users for each network and K, every "
+        f"{' '.join(network.note for network in networks)} {lab.users(_USERS)} users for each network and K, every "
         "other one with equal usage. M prunes the last six weight layers, L all; epsilon is 3 %, measured on the "
         "images of the search, and where it says so shown on others with a probability of 90 %. Accuracies are on "
         "images that neither training nor search has seen; intervals are at 95 %, over users.",

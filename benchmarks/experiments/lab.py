@@ -45,11 +45,14 @@ class Settings:
         Of the users that are drawn.
     networks
         Names of `REFERENCES` to look at; None: all that an experiment asks for.
+    users
+        How many users, or sets of classes, there are of each K; None: as many as an experiment thinks right.
     """
 
     quick: bool = False
     seed: int = 0
     networks: tuple[str, ...] | None = None
+    users: int | None = None
 
 
 class Lab:
@@ -101,6 +104,10 @@ class Lab:
     def seed(self) -> int:
         """Of whatever an experiment draws."""
         return self.settings.seed
+
+    def users(self, usual: Mapping[bool, int]) -> int:
+        """Return how many users, or sets of classes, to draw for each K; `usual`: in quick runs and in others."""
+        return self.settings.users or usual[self.quick]
 
     def references(self, *names: str) -> list[Reference]:
         """Return those of the networks that are available, in the order given; without names all that there are.

@@ -25,7 +25,7 @@ TITLE: Final = "All methods at the same epsilon"
 
 _METHODS: Final = ("L", "M", "W", "B", CAPTOR, "OCAP", "Guo-Potkonjak", "L1", "APoZ", "random", RESTRICTED)
 _SIZES: Final = {True: (2, 5), False: (2, 3, 5, 8)}
-_USERS: Final = {True: 2, False: 50}
+_USERS: Final = {True: 3, False: 50}
 _NETWORKS: Final = {
     True: ("vgg16", "vgg16-half"),
     False: ("vgg16", "vgg16-half", "alexnet", "resnet152", "resnet56", "resnet20", "resnet8"),
@@ -44,7 +44,7 @@ def run(lab: Lab) -> Section:
         wishes = [
             Wish(network.name, method, *user, depth=depth)
             for k in sizes
-            for user in users(classes, k, _USERS[lab.quick], lab.seed)
+            for user in users(classes, k, lab.users(_USERS), lab.seed)
             for method in _METHODS
             for depth in _depths(method)
         ]
@@ -55,7 +55,7 @@ def run(lab: Lab) -> Section:
         TITLE,
         "CAP'NN compares with CAPTOR (ASP-DAC 2019) alone; the others are OCAP (Ma et al. 2023), Guo and Potkonjak "
         "(2017), L1 (Li et al. 2017) and APoZ (Hu et al. 2016)",
-        f"{' '.join(network.note for network in networks)} {_USERS[lab.quick]} users for each K, the same for all "
+        f"{' '.join(network.note for network in networks)} {lab.users(_USERS)} users for each K, the same for all "
         "methods, every other one with equal usage. Every method is searched layer by layer, or along its path, for "
         "the most that it can prune with no class losing more than 3 % on the images of the search, without "
         "retraining; so methods differ in what they prune and in what they put in its place, and in nothing else. "

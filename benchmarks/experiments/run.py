@@ -137,6 +137,7 @@ def _check(folder: Path, settings: Settings, *, restart: bool) -> None:
 
 def _kept(settings: Settings) -> dict[str, object]:
     fields = asdict(settings)
+    del fields["users"]  # more of them leave the first ones as they were, and rows say how many they are of
     return {"version": _VERSION, **fields, "networks": sorted(settings.networks) if settings.networks else None}
 
 

@@ -47,7 +47,7 @@ def run(lab: Lab) -> Section:
     wishes = [
         Wish(network.name, method, *user, depth=usual_depth(method))
         for method in _METHODS
-        for user in users(classes, _MOST, _USERS[lab.quick], lab.seed)
+        for user in users(classes, _MOST, lab.users(_USERS), lab.seed)
     ]
     lab.measure(wishes, CUTS)
     for method in _METHODS:
@@ -56,8 +56,8 @@ def run(lab: Lab) -> Section:
         NAME,
         TITLE,
         "CAP'NN (DAC 2020), Table I",
-        f"{network.note} The cuts of figure 4 for K = 2 to 5, {SETS[lab.quick]} sets of classes x 6 usage "
-        f"distributions, and {_USERS[lab.quick]} users of all {_MOST} classes. Energy is of one inference on the "
+        f"{network.note} The cuts of figure 4 for K = 2 to 5, {lab.users(SETS)} sets of classes x 6 usage "
+        f"distributions, and {lab.users(_USERS)} users of all {_MOST} classes. Energy is of one inference on the "
         "accelerator model dac20, cut / base: multiply-accumulates, SRAM and DRAM accesses by the constants below, "
         "with the equations reconstructed, as the paper's are not public.",
         (_energies(rows), _plot(rows), _constants(lab)),

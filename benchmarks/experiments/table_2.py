@@ -96,8 +96,8 @@ def run(lab: Lab) -> Section:
         "CAP'NN (DAC 2020), Table II",
         f"{reference.note} Channels of its convolutions were pruned for nobody in particular, by ThiNet's greedy "
         "choice and by LASSO with reconstruction of the next layer (both implemented here), to the paper's share of "
-        f"the parameters; the networks were then fine-tuned, passing {tuning.epochs} times over {images}. On top of "
-        f"that M, on the last six layers, and L, on all, cut for {_SETS[lab.quick]} users of each K with all classes "
+        f"the parameters; the networks were then fine-tuned on {images} (epochs: {tuning.epochs}). On top of "
+        f"that M, on the last six layers, and L, on all, cut for {lab.users(_SETS)} users of each K with all classes "
         "equally often. Epsilon is 3 %, measured on the images of the search. Sizes are relative to the network that "
         "nobody pruned; accuracies are on the users' classes, on images that nothing has seen.",
         (_starts(pruned), *(_table(start, rows[start.name]) for start in _STARTS), _plot(rows)),
@@ -145,7 +145,7 @@ def _on_top(lab: Lab, reference: Reference, start: _Start, pruned: Row) -> list[
     wishes = [
         Wish(name, method, chosen, equal_weights(k), depth=depth)
         for k in _SIZES
-        for chosen in class_sets(classes, k, _SETS[lab.quick], lab.seed)
+        for chosen in class_sets(classes, k, lab.users(_SETS), lab.seed)
         for method, depth in _METHODS
     ]
     share = cast("float", pruned["share"])

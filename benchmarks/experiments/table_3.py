@@ -87,9 +87,10 @@ def run(lab: Lab) -> Section:
         NAME,
         TITLE,
         "CAP'NN (DAC 2020), Table III",
-        f"{' '.join(network.note for network in networks)} Of every share of the classes up to {_SETS[lab.quick]} "
-        "random sets, all classes equally often. L is certified: with a probability of 90 % no class loses more than "
-        f"3 % of its accuracy, shown on {images} images a class that the search has not seen; M and CAPTOR keep within "
+        f"{' '.join(network.note for network in networks)} Of every share of the classes at most "
+        f"{lab.users(_SETS)} of all sets, drawn at random, all classes equally often. L is certified: with "
+        "a probability of 90 % no class loses more than 3 % of its accuracy, shown on "
+        f"{images} images a class that the search has not seen; M and CAPTOR keep within "
         "3 % on the images of the search, as CAP'NN does. M prunes the last six layers, as in the paper, or all. "
         "CAPTOR is rebuilt from its abstract: filters that prefer other classes, by gradients and by the pictures that "
         "they react to most, go cluster by cluster within the same 3 %; it leaves dense layers whole. Energy is of one "
@@ -109,7 +110,7 @@ def _measured(lab: Lab, network: Reference) -> list[Row]:
     wishes = [
         one.wish(network.name, chosen)
         for k in dict.fromkeys(_sizes(len(classes)))
-        for chosen in class_sets(classes, k, _SETS[lab.quick], lab.seed)
+        for chosen in class_sets(classes, k, lab.users(_SETS), lab.seed)
         for one in _CONTENDERS
     ]
     return lab.measure(wishes, CUTS)
@@ -267,7 +268,7 @@ def _differences(network: Reference, rows: list[Row], losses: dict[str, Row]) ->
             found.append(
                 f"{name}: our M on the last six layers takes {word} than the paper's at {', '.join(places)}. The "
                 "paper's network was trained by its authors and is not public; how many of its units are idle for a "
-                "class depends on the training, and the narrower network here has fewer to spare."
+                "class depends on the training."
             )
     captor = means["CAPTOR"]
     pairs = [(o, p) for o, p in zip(captor, _PAPER_CAPTOR, strict=True) if p is not None]

@@ -46,7 +46,7 @@ _METHODS: Final = ("W", "M")
 _RATES: Final = {"32 bits": 32, "3 bits": BITS}
 _EPSILON: Final = 0.03
 _SIZES: Final = (2, 5)
-_USERS: Final = {True: 2, False: 50}
+_USERS: Final = {True: 4, False: 50}
 _NOBODY: Final = np.empty(0, np.int64)
 
 
@@ -63,7 +63,7 @@ def run(lab: Lab) -> Section:
         "W and M need the firing rate of every prunable unit for every class. The paper stores them linearly quantised "
         "in 3 bits; here level i of 8 stands for a rate of i / 7. First its arithmetic for VGG-16 and 1000 classes. "
         "Then measured: cuts are searched with the rates as they were measured and as they are read back from 3 bits, "
-        f"for the same {_USERS[lab.quick]} users for each K, the last six layers, epsilon 3 %. "
+        f"for the same {lab.users(_USERS)} users for each K, the last six layers, epsilon 3 %. "
         f"{' '.join(network.note for network in networks)}",
         (_overhead_table(overhead), _storage_table(storage), *_tables(rows), _plot(rows)),
         _differences(overhead, rows),
@@ -130,7 +130,7 @@ def _searched(lab: Lab, network: Reference) -> list[Row]:
             profile = lab.profile(network.name, depth=LAST_LAYERS)
             kinds = {"32 bits": profile, "3 bits": at_three_bits(profile)}
             evaluators = {rates: Evaluator(one, _EPSILON) for rates, one in kinds.items()}
-            drawn = users(profile.classes, k, _USERS[lab.quick], lab.seed)
+            drawn = users(profile.classes, k, lab.users(_USERS), lab.seed)
             rows: list[Row] = []
             for number, (classes, weights) in enumerate(drawn):
                 lab.progress(f"{network.name}, K = {k}", number, len(drawn))
@@ -148,7 +148,7 @@ def _searched(lab: Lab, network: Reference) -> list[Row]:
                         )  # fmt: skip
             return _with_differences(rows)
 
-        found += lab.once("three_bit_cuts", f"{network.name} K={k} users={_USERS[lab.quick]} seed={lab.seed}", compute)
+        found += lab.once("three_bit_cuts", f"{network.name} K={k} users={lab.users(_USERS)} seed={lab.seed}", compute)
     return found
 
 

@@ -110,6 +110,12 @@ def _add_experiment(studies: Any, name: str, about: str) -> None:
         metavar="N",
         help="processes that measure (default: one for each core)",
     )
+    parser.add_argument(
+        "--users",
+        type=positive,
+        metavar="N",
+        help="users, or sets of classes, of each K (default: about 50, with --quick about 3)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the users that are drawn (default: 0)")
     parser.add_argument("--restart", action="store_true", help="begin anew, whatever is in FOLDER from an earlier run")
     parser.add_argument("--json", action="store_true", help="print the report's summary.json")
@@ -120,7 +126,7 @@ def _run_experiments(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise RequestError(f"the seed is {arguments.seed}: give a whole number of 0 or more")
     runner = _from_sources("benchmarks.experiments.run")
-    settings = runner.Settings(arguments.quick, arguments.seed, arguments.networks)
+    settings = runner.Settings(arguments.quick, arguments.seed, arguments.networks, arguments.users)
     names = list(runner.EXPERIMENTS) if arguments.study == _ALL else [arguments.study]
     try:
         with progress_bar("reproduce") as progress:

@@ -140,7 +140,16 @@ def test_the_papers_methods_prune_the_last_six_layers():
 
 
 def test_settings_are_those_of_a_full_run_by_default():
-    assert Settings() == Settings(quick=False, seed=0, networks=None)
+    assert Settings() == Settings(quick=False, seed=0, networks=None, users=None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "users"),
+    [(Settings(), 50), (Settings(quick=True), 3), (Settings(users=7), 7), (Settings(quick=True, users=7), 7)],
+    ids=["full", "quick", "asked for", "quick and asked for"],
+)
+def test_users_are_as_many_as_were_asked_for_or_as_usual(tmp_path, settings, users):
+    assert Lab(tmp_path, settings).users({True: 3, False: 50}) == users
 
 
 def test_a_wish_without_a_weight_for_each_class_is_refused():

@@ -122,7 +122,7 @@ def test_the_page_needs_no_script_and_fetches_nothing(report):
 def test_the_summary_holds_the_same_figures(report):
     folder, outcomes = report
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["settings"] == {"quick": True, "seed": 0, "networks": None}
+    assert summary["settings"] == {"quick": True, "seed": 0, "networks": None, "users": None}
     assert [one["name"] for one in summary["experiments"]] == list(EXPERIMENTS)
     squared = summary["experiments"][0]["tables"][0]["lines"]
     assert squared[0] == [

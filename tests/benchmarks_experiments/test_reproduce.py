@@ -72,6 +72,12 @@ def test_other_settings_need_another_folder(tmp_path, settings, differing):
     reproduce([], tmp_path / "r", settings, restart=True)
 
 
+def test_more_users_go_on_in_the_same_folder(tmp_path):
+    reproduce([], tmp_path / "r", Settings(users=2))
+    reproduce([], tmp_path / "r", Settings(users=5))
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["settings"]["users"] == 5
+
+
 def test_a_folder_of_something_else_is_left_alone_even_by_a_restart(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     for restart in (False, True):
