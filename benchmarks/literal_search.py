@@ -27,7 +27,7 @@ __all__ = ["LiteralResult", "count_right", "literal_search", "rebuild"]
 
 _STEP = 0.025
 _STEPS = 16  # from T = 0.4
-_BATCH = 256  # predict's own default of 32 takes longer
+_BATCH = 32  # predict's own
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +49,9 @@ class LiteralResult:
     evaluations: int
 
 
-def count_right(model: Any, images: NDArray[np.float32], labels: NDArray[np.int64], usage: Usage) -> NDArray[np.int64]:
+def count_right(
+    model: Any, images: NDArray[np.float32], labels: NDArray[np.int64], usage: Usage, batch: int = _BATCH
+) -> NDArray[np.int64]:
     """Return `(k,)`: of how many images of each of the user's classes the largest output is the right one.
 
     Parameters
@@ -58,8 +60,10 @@ def count_right(model: Any, images: NDArray[np.float32], labels: NDArray[np.int6
         A Keras classifier.
     images, labels
         `(n, height, width, channels)` as the network takes them, and the class of each.
+    batch
+        Images that `predict` takes at once.
     """
-    predictions = model.predict(images, batch_size=_BATCH, verbose=0).argmax(axis=1)
+    predictions = model.predict(images, batch_size=batch, verbose=0).argmax(axis=1)
     return np.array([np.sum(predictions[labels == label] == label) for label in usage.labels])
 
 
@@ -71,6 +75,7 @@ def literal_search(
     usage: Usage,
     epsilon: float,
     base_right: NDArray[np.int64],
+    batch: int = _BATCH,
 ) -> LiteralResult:
     """Search what the user can do without. `model` is masked on the way and stays so.
 
@@ -86,6 +91,8 @@ def literal_search(
         The accuracy that each class may lose: at most so much (Algorithm 2 says "less than", the text "at most").
     base_right
         What `count_right` says of the model as it is.
+    batch
+        Images that `predict` takes at once.
 
     Raises
     ------
@@ -106,7 +113,7 @@ def literal_search(
                 continue  # a network cannot have a layer without units
             reader.kernel.assign(kernel * _inputs_of(kernel, stays)[:, np.newaxis])
             evaluations += 1
-            if np.all(base_right - count_right(model, images, labels, usage) <= allowed):
+            if np.all(base_right - count_right(model, images, labels, usage, batch) <= allowed):
                 mask, accepted = stays, step * _STEP
                 break
         else:

@@ -21,6 +21,8 @@ __all__ = ["Judge", "losses_allowed", "paired_counts", "standard_error"]
 
 # Fewer images at a time are hardly quicker.
 _LEAST: Final = 8
+# Of the images that would settle it so many are run, as not all answers are as expected.
+_SPARE: Final = 1.2
 
 
 def losses_allowed(epsilon: float, images: int) -> int:
@@ -50,6 +52,8 @@ class Judge:
         `(n, ...) float32`: the classes' images, at the profile's boundary.
     labels
         `(n,) int32`: their classes.
+    rows
+        `(n,) int64`: where they stand in the split.
     needed
         Class -> how many right answers are just enough.
     """
@@ -58,6 +62,7 @@ class Judge:
         rows = [split.rows(label) for label in usage.labels.tolist()]
         self.inputs: NDArray[np.float32] = np.concatenate([split.activations[r] for r in rows])
         self.labels: NDArray[np.int32] = np.concatenate([split.labels[r] for r in rows])
+        self.rows: NDArray[np.int64] = np.concatenate([np.arange(r.start, r.stop) for r in rows])
         self.needed: dict[int, int] = {}
         self._classes: list[_Class] = []
         end = 0
@@ -97,8 +102,7 @@ class _Class:
         right, wrong = self.images[:0], self.images[:0]
         left = self.images
         while (to_pass := self._needed - len(right)) > 0 and (to_fail := self.wrong_to_fail - len(wrong)) > 0:
-            # As many as settle it, if all answers are as expected.
-            count = max(to_pass if likely else to_fail, _LEAST)
+            count = max(math.ceil(_SPARE * (to_pass if likely else to_fail)), _LEAST)
             chunk, left = (left[-count:], left[:-count]) if likely else (left[:count], left[count:])
             is_right = answers(inputs[chunk]).argmax(axis=1) == self.label
             right, wrong = np.concatenate([chunk[is_right], right]), np.concatenate([wrong, chunk[~is_right]])

@@ -28,12 +28,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cloud_pruner.segments import load
+from cloud_pruner.segments import Activations, load
 from edge_runtime.errors import PlanError
 from edge_runtime.flatmodel import LayerCut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import TypeAlias
 
     from numpy.typing import NDArray
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from cloud_pruner.progress import Progress
     from cloud_pruner.segments import Segments
     from cloud_pruner.variants import Usage, Variant
-    from edge_runtime.interpreter import LoadedModel
 
     Floats: TypeAlias = NDArray[np.float32]
 
@@ -128,17 +126,17 @@ def _by_masks(
     starts = [segments.start(profile.groups[layer.group]) for layer in profile.layers]
     stages = [segments.whole(*ends) for ends in pairwise([segments.boundary, *starts, segments.output])]
     numbers = np.arange(len(judge.inputs))
-    state = _Activations(stages[0], judge.inputs.__getitem__, len(numbers))
+    state = segments.known(starts[0], profile.splits["select"], judge)
     for number, layer in enumerate(profile.layers):
         progress(layer.name, number, len(profile.layers))
         taken = Accepted(None, None)
-        behind = _Activations(stages[number + 1], state.of, len(numbers))
+        behind = Activations(stages[number + 1], state, len(numbers))
         for candidate in variant.candidates(profile, layer, usage):
             cut = LayerCut(layer.tensor, layer.units, candidate.kept)
-            zeros = segments.places(starts[number], layer.group, cut.pruned)
-            trial = _Activations(stages[number + 1], state.of, len(numbers), zeros)
+            mask = segments.mask(starts[number], layer.group, cut.kept)
+            trial = Activations(stages[number + 1], state, len(numbers), mask)
 
-            def outputs(images: NDArray[np.int64], trial: _Activations = trial, number: int = number) -> Floats:
+            def outputs(images: NDArray[np.int64], trial: Activations = trial, number: int = number) -> Floats:
                 values = trial.of(images)
                 for stage in stages[number + 2 :]:
                     (values,) = stage.run(values)
@@ -148,32 +146,6 @@ def _by_masks(
                 taken, behind = Accepted(candidate.figure, cut), trial
                 cuts.append(cut)
                 break
-        state = behind
+        state = behind.of
         accepted.append(taken)
     return accepted
-
-
-class _Activations:
-    """What a piece of the network makes of its input with zeros in some places, for `count` images: each on demand."""
-
-    def __init__(
-        self,
-        stage: LoadedModel,
-        inputs: Callable[[NDArray[np.int64]], Floats],
-        count: int,
-        zeros: tuple[slice | NDArray[np.int64], ...] | None = None,
-    ) -> None:
-        self._stage, self._inputs, self._zeros = stage, inputs, zeros
-        self._values = np.empty((count, *stage.output_shapes[0]), np.float32)
-        self._known = np.zeros(count, dtype=bool)
-
-    def of(self, images: NDArray[np.int64]) -> Floats:
-        """Return the activations `(n, ...)` of the images with these numbers."""
-        missing = images[~self._known[images]]
-        if len(missing):
-            inputs = self._inputs(missing)
-            if self._zeros is not None:
-                inputs[self._zeros] = 0.0
-            (self._values[missing],) = self._stage.run(inputs)
-            self._known[missing] = True
-        return self._values[images]

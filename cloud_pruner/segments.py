@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
@@ -14,17 +15,22 @@ from edge_runtime.flatmodel.kept_channels import KeptChannels
 from edge_runtime.interpreter import LoadedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from cloud_pruner.groups import PrunableGroup
+    from cloud_pruner.judge import Judge
+    from cloud_pruner.profile import Split
     from edge_runtime.flatmodel import BaseModel, LayerCut
 
-__all__ = ["BATCH", "Segments"]
+__all__ = ["BATCH", "Activations", "Segments", "load"]
 
 BATCH: Final = 64
 """Images that go through a piece at a time, where its structure allows for it."""
+
+# Up to so many bytes an activation of the base is kept for all images.
+_REMEMBERED: Final = 1 << 28
 
 
 class Segments:
@@ -45,6 +51,7 @@ class Segments:
         self.position[base.graph.inputs[0]] = -1
         self._parts: dict[tuple[int, tuple[int, ...]], Part] = {}
         self._whole: dict[tuple[int, tuple[int, ...]], LoadedModel] = {}
+        self._known: dict[int, Activations] = {}
 
     @property
     def output(self) -> int:
@@ -71,11 +78,16 @@ class Segments:
         channels = self.base.channels.groups[group.group]
         return {consumer.tensor for consumer in channels.consumers} == {self.start(group)}
 
-    def places(self, tensor: int, group: int, units: NDArray[np.int64]) -> tuple[slice | NDArray[np.int64], ...]:
-        """Return the index of what units of a group hold in values `(n, ...)` of an activation that carries them."""
-        first = self.base.channels.groups[group].first
+    def mask(self, tensor: int, group: int, kept: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return what to multiply values `(n, ...)` of an activation by: 0 for a group's units that are not `kept`."""
+        units = self.base.channels.groups[group]
         ((axis, labels),) = self.base.channels.axes[tensor].items()
-        return (*(slice(None),) * axis, np.flatnonzero(np.isin(labels, first + units)))
+        of_unit = np.ones(self.base.channels.units + 1, np.float32)  # the last one: of what is of no unit (-1)
+        of_unit[units.first : units.first + units.units] = 0.0
+        of_unit[units.first + kept] = 1.0
+        shape = [1] * len(self.base.graph.tensors[tensor].shape)
+        shape[axis] = len(labels)
+        return of_unit[labels].reshape(shape)
 
     def allow(self, cuts: Sequence[LayerCut]) -> bool:
         """Return whether `cuts` leave every layer with inputs and outputs."""
@@ -92,6 +104,19 @@ class Segments:
             self._whole[source, targets] = load(self.part(source, *targets), [], BATCH, os.cpu_count() or 1)
         return self._whole[source, targets]
 
+    def known(self, tensor: int, split: Split, judge: Judge) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        """Return what gives an activation of the base, `(n, ...)`, for images with these numbers among the judge's.
+
+        It is the same for all users: what was computed is kept for later ones, unless that may take too much memory.
+        """
+        piece = self.whole(self.boundary, tensor)
+        if 4 * math.prod(piece.output_shapes[0]) * len(split.labels) > _REMEMBERED:
+            return Activations(piece, judge.inputs.__getitem__, len(judge.inputs)).of
+        if tensor not in self._known:
+            self._known[tensor] = Activations(piece, split.activations.__getitem__, len(split.labels))
+        of_split, rows = self._known[tensor], judge.rows
+        return lambda images: of_split.of(rows[images])
+
     def run(
         self, source: int, targets: Sequence[int], cuts: Sequence[LayerCut], values: NDArray[np.float32]
     ) -> list[NDArray[np.float32]]:
@@ -101,6 +126,34 @@ class Segments:
         # The base itself is run once for a user, so it is not kept loaded.
         threads = 1 if cuts else os.cpu_count() or 1
         return load(self.part(source, *targets), cuts, len(values), threads).run(values)
+
+
+class Activations:
+    """What a piece of the network makes of its input, times a mask, for `count` images: each on demand."""
+
+    def __init__(
+        self,
+        piece: LoadedModel,
+        inputs: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+        count: int,
+        mask: NDArray[np.float32] | None = None,
+    ) -> None:
+        self._piece, self._inputs, self._mask = piece, inputs, mask
+        self._values = np.empty((count, *piece.output_shapes[0]), np.float32)
+        self._known = np.zeros(count, dtype=bool)
+
+    def of(self, images: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the activations `(n, ...)` of the images with these numbers, to be used up."""
+        missing = images[~self._known[images]]
+        if len(missing):
+            inputs = self._inputs(missing)
+            if self._mask is not None:
+                inputs *= self._mask
+            (values,) = self._piece.run(inputs)
+            self._values[missing], self._known[missing] = values, True
+            if len(missing) == len(images):
+                return values
+        return self._values[images]
 
 
 def load(part: Part, cuts: Sequence[LayerCut], images: int, threads: int = 1) -> LoadedModel:

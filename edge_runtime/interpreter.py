@@ -165,7 +165,7 @@ class LoadedModel:
         chunks = [self._run_chunk(samples[start : start + self.batch]) for start in range(0, len(samples), self.batch)]
         if not chunks:
             return [np.empty((0, *shape), dtype=np.float32) for shape in self.output_shapes]
-        return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+        return chunks[0] if len(chunks) == 1 else [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
     def _run_chunk(self, chunk: NDArray[Any]) -> list[NDArray[Any]]:
         if self.input_quantization is not None and chunk.dtype != self.input_dtype:
