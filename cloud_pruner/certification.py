@@ -13,13 +13,16 @@ Then, with a probability of at least 1 - delta over the certify images, no class
 shipped cut: to ship a harmful cut the walk has to pass the first harmful one that it comes to, and which one that is
 does not depend on the images. So neither the number of classes nor that of cuts has to be corrected for, whether their
 losses depend on each other or not, and losses need not grow along the path.
+
+Where the first cuts are less sure to pass than a later one, the walk starts there (`walk_from`). If that ships nothing,
+the cuts before it are walked; each of the two walks has a share of delta for itself, and both together keep to it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from cloud_pruner.loss_tests import PairedCounts, check_shares, images_needed, smallest_epsilon
 from edge_runtime.certificate import ClassEvidence
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
 
     from cloud_pruner.loss_tests import LossTest
 
-__all__ = ["Shortfall", "Step", "Walk", "walk"]
+__all__ = ["Shortfall", "Step", "Walk", "walk", "walk_from"]
+
+# Of delta for a walk that starts further along; the rest is for the cuts before, should it ship nothing.
+_STARTING_SHARE: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +214,47 @@ def walk(
             return Walk(shipped, tuple(done), reason)
         shipped = number
     return Walk(shipped, tuple(done), None)
+
+
+def walk_from(
+    before: int,
+    steps: int,
+    count: Callable[[int], Mapping[int, PairedCounts]],
+    *,
+    epsilon: float,
+    delta: float,
+    test: LossTest,
+) -> Walk:
+    """Certify cuts along a path from one on that is surer to pass than those `before` it; if it fails, those.
+
+    Parameters are those of `walk`, which is what `before` = 0 gives. Which cut the walk starts at must have been chosen
+    without a look at the certify images. Where images are too few for a share of delta, but not for the whole, there is
+    one walk, with all of it: that depends on how many images there are, and not on what they show.
+
+    Raises
+    ------
+    ValueError
+        As `walk`.
+    """
+
+    def further(share: float) -> Walk:
+        walked = walk(
+            steps - before,
+            lambda number: count(number + before if number else 0),
+            epsilon=epsilon,
+            delta=share * delta,
+            test=test,
+        )
+        return Walk(
+            walked.shipped + before if walked.shipped else 0,
+            tuple(replace(step, number=step.number + before) for step in walked.steps),
+            None if walked.shortfall is None else replace(walked.shortfall, cut=walked.shortfall.cut + before),
+        )
+
+    first = further(_STARTING_SHARE if before else 1.0)
+    if first.shipped or not before:
+        return first
+    if not first.steps:
+        return further(1.0)
+    milder = walk(before, count, epsilon=epsilon, delta=(1.0 - _STARTING_SHARE) * delta, test=test)
+    return replace(milder, shortfall=first.shortfall)

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from cloud_pruner.allocation import WeightCosts
 from cloud_pruner.asked import Asked
-from cloud_pruner.certification import walk
+from cloud_pruner.certification import walk, walk_from
 from cloud_pruner.errors import CertificationError
 from cloud_pruner.judge import losses_allowed, standard_error
 from cloud_pruner.loss_tests import LOSS_TESTS
@@ -169,8 +169,8 @@ class Personalizer:
         if asked.is_certified:
             # Layer by layer, the first cut is the mildest; along one path, milder cuts may lose more than daring ones.
             by_layers = asked.method.variant is not None
-            path = result.path if by_layers else self._searcher.from_safest(result.path, asked.usage)
-            walked, made = self._certify(asked, path, share)
+            safest = 0 if by_layers else self._searcher.safest(result.path, asked.usage)
+            walked, made = self._certify(asked, result.path, share, safest)
             cuts = made[walked.shipped]
         answer = self._answer(asked, "search", cuts, result.cuts, walked)
         if self._near_hits is not None:
@@ -187,9 +187,12 @@ class Personalizer:
         return max(epsilon - standard_error(epsilon, images), 0.0)
 
     def _certify(
-        self, asked: Asked, path: Sequence[PathCut], share: float
+        self, asked: Asked, path: Sequence[PathCut], share: float, safest: int = 0
     ) -> tuple[Walk, Mapping[int, tuple[LayerCut, ...]]]:
-        """Walk a path with a share of delta; return also the cuts that were come to, by number, 0 the base."""
+        """Walk a path with a share of delta; return also the cuts that were come to, by number, 0 the base.
+
+        `safest` is how many cuts come before the one that is surest to pass.
+        """
         request = asked.request
         made: dict[int, tuple[LayerCut, ...]] = {0: ()}
 
@@ -199,9 +202,8 @@ class Personalizer:
             made[number] = path[number - 1].make()
             return self._searcher.count(made[number], asked.usage, "certify")
 
-        # From the first cut on: a walk that starts further along and fails there would ship nothing.
-        test = LOSS_TESTS[request.test]
-        return walk(len(path), count, epsilon=request.epsilon, delta=share * request.delta, test=test), made
+        test, delta = LOSS_TESTS[request.test], share * request.delta
+        return walk_from(safest, len(path), count, epsilon=request.epsilon, delta=delta, test=test), made
 
     def _check_images(self, asked: Asked) -> None:
         """Raise CertificationError where nothing that prunes could be certified, before anything is searched."""

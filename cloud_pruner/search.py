@@ -199,14 +199,14 @@ class Searcher:
         cuts = self._fitter(usage).cuts(kept, folding)
         return self._within(_Bounds.of(self.profile.splits["select"], usage, epsilon), cuts)[0] or cuts
 
-    def from_safest(self, path: Sequence[PathCut], usage: Usage) -> Sequence[PathCut]:
-        """Return what is left of a path to a cut that was found from the one on whose worst class loses least.
+    def safest(self, path: Sequence[PathCut], usage: Usage) -> int:
+        """Return which cut on a path to a found one, from 0, loses least in the class that loses most.
 
         On the select images, where half a standard error counts as lost too: of two cuts that lose alike, the one
         that changes fewer answers is surer of it. The found one itself is not asked, as it loses what a search may.
         """
         losses = [max(map(_doubted, self.count(one.make(), usage, "select").values())) for one in path[:-1]]
-        return path[losses.index(min(losses)) :] if losses else path
+        return losses.index(min(losses)) if losses else 0
 
     def count(self, cuts: Sequence[LayerCut] | None, usage: Usage, split: str) -> dict[int, PairedCounts]:
         """Count what base and cut get right of each class of `usage` on the images of `split`; None: as the base."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from cloud_pruner.certification import walk
+from cloud_pruner.certification import walk, walk_from
 from cloud_pruner.judge import losses_allowed, standard_error
 from cloud_pruner.loss_tests import LOSS_TESTS, LossTest, PairedCounts
 
@@ -102,7 +102,7 @@ def shipped_empirical(user: SimulatedUser) -> int:
 def shipped_certified(user: SimulatedUser, test: str, delta: float) -> int:
     """Return what is certified on the way to a cut that was searched with a standard error to spare.
 
-    As `cloud_pruner.personalize` does it: from the safer of the milder stops on.
+    As `cloud_pruner.personalize` does it: from the safer of the milder stops on; if that ships nothing, from the other.
     """
     images = next(iter(user.count(0, "select").values())).images
     found = user.most_daring(max(user.epsilon - standard_error(user.epsilon, images), 0.0))
@@ -110,8 +110,8 @@ def shipped_certified(user: SimulatedUser, test: str, delta: float) -> int:
     if not path:
         return 0
     losses = [max(one.loss for one in user.count(cut, "select").values()) for cut in path[:-1]]
-    path = path[losses.index(min(losses)) :] if losses else path
-    walked = walk(
+    walked = walk_from(
+        losses.index(min(losses)) if losses else 0,
         len(path),
         lambda number: user.count(path[number - 1] if number else 0, "certify"),
         epsilon=user.epsilon,

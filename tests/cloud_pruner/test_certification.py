@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from cloud_pruner.certification import walk
+from cloud_pruner.certification import walk, walk_from
 from cloud_pruner.loss_tests import LOSS_TESTS, PairedCounts, images_needed
 
 BINOMIAL = LOSS_TESTS["binomial"]
@@ -33,6 +33,22 @@ class Path:
     def walk(self, **settings):
         given = {"epsilon": EPSILON, "delta": DELTA, "test": BINOMIAL} | settings
         return walk(len(self.newly_wrong), self.count, **given)
+
+
+def test_a_walk_may_start_further_along_and_goes_back_where_that_ships_nothing():
+    passes, fails = {CAT: 1, DOG: 0}, {CAT: 30, DOG: 0}
+    for cuts, shipped, asked, shortfall in (
+        ([fails, passes, passes], 3, [2, 3], None),
+        ([passes, passes, fails], 2, [2, 3], 3),
+        ([passes, fails, passes], 1, [2, 1], 2),  # why it went no further is what stood in the way first
+        ([fails, fails, passes], 0, [2, 1], 2),
+    ):
+        path = Path(*cuts)
+        result = walk_from(1, 3, path.count, epsilon=EPSILON, delta=DELTA, test=BINOMIAL)
+        assert result.shipped == shipped
+        assert [number for number in path.asked if number] == asked
+        assert (result.shortfall and result.shortfall.cut) == shortfall
+        assert (result.certified and result.certified.number) == (shipped or None)
 
 
 def test_the_last_cut_that_passes_is_shipped():
@@ -234,9 +250,11 @@ def shipped_by_measured_loss(user: User) -> int:
     return next((cut for cut in cuts if all(c.loss <= EPSILON for c in user.count(cut).values())), 0)
 
 
-def violations(users: list[User], test) -> tuple[float, float]:
+def violations(users: list[User], test, before: int = 0) -> tuple[float, float]:
     """Return the shares of users that are shipped a harmful cut, and of those that are shipped any cut."""
-    shipped = [walk(user.cuts, user.count, epsilon=EPSILON, delta=DELTA, test=test).shipped for user in users]
+    shipped = [
+        walk_from(before, user.cuts, user.count, epsilon=EPSILON, delta=DELTA, test=test).shipped for user in users
+    ]
     harmed = [user.is_harmed_by(cut) for user, cut in zip(users, shipped, strict=True)]
     return float(np.mean(harmed)), float(np.mean([cut > 0 for cut in shipped]))
 
@@ -246,6 +264,21 @@ def test_users_are_harmed_no_more_often_than_delta(users, name):
     harmed, served = violations(users, Remembering(LOSS_TESTS[name]))
     assert 0 < harmed <= DELTA
     assert served > 0.25
+
+
+@pytest.mark.parametrize("before", [1, 3])
+def test_nor_by_walks_that_start_further_along(users, before):
+    harmed, served = violations(users, Remembering(LOSS_TESTS["clopper-pearson"]), before)
+    assert 0 < harmed <= DELTA
+    assert served > 0.2
+
+
+@pytest.mark.parametrize("before", [1, 4])
+def test_two_walks_share_one_promise_where_it_is_hardest_to_keep(before):
+    rng = np.random.default_rng(11)
+    users = [JustHarmful(rng) for _ in range(4000)]
+    harmed, _ = violations(users, Remembering(BINOMIAL), before)
+    assert DELTA / 2 < harmed <= DELTA
 
 
 def test_the_rule_of_measured_losses_harms_far_more(users):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from cache import LayeredStore, MemoryStore, PlanCache, SqliteStore, parse_plan_
 from cloud_pruner.asked import Asked
 from cloud_pruner.errors import CertificationError, RequestError
 from cloud_pruner.images import ImageSet, split_per_class
+from cloud_pruner.methods import METHODS
 from cloud_pruner.personalize import Personalizer, base_manifest
 from cloud_pruner.personalized import DecodedAnswers
 from cloud_pruner.profiling import ProfileSettings, build_profile
 from cloud_pruner.requests import PruneRequest, checked_usage
-from cloud_pruner.search import Searcher
+from cloud_pruner.search import PathCut, Searcher
 from edge_runtime.digests import digest_of
 from edge_runtime.flatmodel import PruningPlan
 from edge_runtime.interpreter import LoadedModel
@@ -253,6 +255,35 @@ class TestCertified:
         certified = personalizer.personalize(CERTIFIED)
         assert certified.manifest.relative_size >= found.manifest.relative_size
         assert bool(certified.shortfall) == (certified.manifest.relative_size > found.manifest.relative_size)
+
+    @pytest.mark.parametrize(
+        ("path", "epsilon", "shipped"),
+        [
+            ("good good harmful", 0.2, "good"),
+            ("good harmful harmful", 0.2, "good"),
+            ("harmful good harmful", 0.2, "good"),
+            ("harmful harmful harmful", 0.2, None),
+            # 20 images are enough for a whole delta of 0.1, and not for three quarters.
+            ("harmful good harmful", 0.141, "good"),
+        ],
+        ids=["the surest", "the one before", "not the one before", "none", "too few images for a share"],
+    )
+    def test_what_comes_before_the_surest_cut_has_a_chance_left(
+        self, digits_profile, monkeypatch, path, epsilon, shipped
+    ):
+        """A quarter of delta, where the walk from the surest cut on ships nothing."""
+        usage = checked_usage(CERTIFIED.usage, digits_profile.classes)
+        searcher = Searcher(digits_profile)
+        one_each = {layer.group: np.arange(1) for layer in digits_profile.layers}
+        cuts = {"good": (), "harmful": searcher.fitted(usage, one_each, "none", 0.2)}
+        result = searcher.search(usage, METHODS["L"], 0.2)
+        way = tuple(PathCut({}, partial(cuts.__getitem__, kind)) for kind in path.split())
+        monkeypatch.setattr(Searcher, "search", lambda *_, **__: dataclasses.replace(result, path=way))
+        monkeypatch.setattr(Searcher, "safest", lambda *_: 1)
+        answer = Personalizer(digits_profile).personalize(dataclasses.replace(CERTIFIED, epsilon=epsilon))
+        assert (answer.manifest.certificate is not None) == (shipped == "good")
+        assert answer.manifest.relative_size == 1.0
+        assert "is not certified" in answer.shortfall
 
     def test_too_few_images_are_said_before_anything_is_searched(self, digits_profile):
         def never(*_):
