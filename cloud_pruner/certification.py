@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Shortfall", "Step", "Walk", "walk", "walk_from"]
 
 # Of delta for a walk that starts further along; the rest is for the cuts before, should it ship nothing.
-_STARTING_SHARE: Final = 0.75
+_STARTING_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
