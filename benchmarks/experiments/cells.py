@@ -1,11 +1,13 @@
 """Numbers of a report that can be traced: each says which rows of which table it comes from, and how.
 
-Intervals are Student's t at 95 %, over the rows.
+Intervals are Student's t at 95 %, over sets of classes where rows name theirs: what was measured of one set, with other
+usage or on other networks, is not independent. Otherwise over rows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
 from benchmarks.experiments.store import ROW, TABLE
@@ -21,6 +23,7 @@ __all__ = [
     "Cell",
     "Paper",
     "Statistic",
+    "interval_of",
     "mean_cell",
     "mean_over",
     "number_ranges",
@@ -73,8 +76,12 @@ class Cell:
 
         `statistic` asks for another one of the same values.
         """
-        table = store.table(self.table)
-        return statistic_of([table[number - 1][self.column] for number in self.rows], statistic or self.statistic)
+        rows = [store.table(self.table)[number - 1] for number in self.rows]
+        asked = statistic or self.statistic
+        if asked in ("low", "high"):
+            interval = interval_of(rows, self.column)
+            return None if interval is None else interval[asked == "high"]
+        return statistic_of([row[self.column] for row in rows], asked)
 
     def text(self, store: Store, statistic: Statistic | None = None) -> str:
         """Return the number as it is shown."""
@@ -117,14 +124,27 @@ def mean_over(rows: Sequence[Row], column: str) -> float:
     return mean
 
 
+def interval_of(rows: Sequence[Row], column: str) -> tuple[float, float] | None:
+    """Return the ends of the 95 % interval of a column's mean; None where some value is None, or all are of one set."""
+    of_set: dict[Value, list[float]] = {}
+    for number, row in enumerate(rows):
+        value = row[column]
+        if value is None or isinstance(value, str):
+            return None
+        of_set.setdefault(row.get("classes", number), []).append(value)
+    sets = mean_of([fmean(values) for values in of_set.values()])
+    if sets.low is None or sets.high is None:
+        return None
+    half = (sets.high - sets.low) / 2
+    mean = mean_over(rows, column)
+    return mean - half, mean + half
+
+
 def statistic_of(values: Sequence[Value], statistic: Statistic) -> float | None:
-    """Return a statistic of one or more values; None where some value is None, or there is no interval."""
+    """Return a statistic of one or more values, which is no end of an interval; None where some value is None."""
     numbers = [float(value) for value in values if value is not None and not isinstance(value, str)]
     if len(numbers) != len(values):
         return None
-    if statistic in ("low", "high"):
-        mean = mean_of(numbers)
-        return mean.low if statistic == "low" else mean.high
     if statistic in ("max", "min"):
         return max(numbers) if statistic == "max" else min(numbers)
     if statistic == "sum":

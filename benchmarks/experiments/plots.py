@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.experiments.cells import statistic_of
+from benchmarks.experiments.cells import interval_of, mean_over
 from benchmarks.experiments.section import Plot
 
 if TYPE_CHECKING:
@@ -92,11 +92,10 @@ def paper_look(label: str = "M, paper") -> MethodLook:
 
 def interval(rows: Sequence[Row], column: str, factor: float = 1.0) -> tuple[float, float]:
     """Return the mean of a column times `factor`, and half the width of its 95 % interval: 0 where there is none."""
-    values = [row[column] for row in rows]
-    mean, high = statistic_of(values, "mean"), statistic_of(values, "high")
-    if mean is None:
+    if any(row[column] is None for row in rows):
         raise ValueError(f"{column}: some row has no value: nothing can be drawn")
-    return factor * mean, 0.0 if high is None else factor * (high - mean)
+    ends = interval_of(rows, column)
+    return factor * mean_over(rows, column), 0.0 if ends is None else factor * (ends[1] - ends[0]) / 2
 
 
 def finish(axes: Axes, across: str, up: str) -> None:

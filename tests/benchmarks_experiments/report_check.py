@@ -85,11 +85,10 @@ def mistakes(folder: Path) -> list[str]:
     for number in page.numbers:
         at = number.attributes
         try:
-            values = [_value(row[at["data-column"]]) for row in _rows(tables[at["data-table"]], at["data-rows"])]
+            rows = list(_rows(tables[at["data-table"]], at["data-rows"]))
+            values = [_value(row[at["data-column"]]) for row in rows]
             expected = _shown(values, at["data-statistic"], at)
-            interval = (
-                f"{_shown(values, 'low', at)} to {_shown(values, 'high', at)}" if number.interval else number.interval
-            )
+            interval = " to ".join(_shown([end], "value", at) for end in _ends(rows, values)) if number.interval else ""
         except (KeyError, IndexError) as error:
             wrong.append(f"{at}: there is no {error}")
             continue
@@ -134,9 +133,12 @@ def _statistic(values, statistic):
     if statistic == "value":
         (value,) = values
         return value
-    if statistic in {"low", "high"}:
-        if len(values) == 1:
-            return None
-        half = t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
-        return fmean(values) + (half if statistic == "high" else -half)
     return {"mean": fmean, "share": fmean, "max": max, "min": min, "sum": sum}[statistic](values)
+
+
+def _ends(rows, values):
+    """The 95 % interval of the mean: over sets of classes, where the rows name them."""
+    names = [row.get("classes", row["row"]) for row in rows]
+    means = [fmean(v for v, name in zip(values, names, strict=True) if name == one) for one in dict.fromkeys(names)]
+    half = t.ppf(0.975, len(means) - 1) * stdev(means) / math.sqrt(len(means))
+    return fmean(values) - half, fmean(values) + half

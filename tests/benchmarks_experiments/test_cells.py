@@ -38,6 +38,16 @@ def test_statistics_of_four_rows(store, statistic, column, value):
     assert cell.value(store) == pytest.approx(value, abs=1e-5)
 
 
+def test_rows_of_one_set_of_classes_count_as_one_in_an_interval(store):
+    sizes = {"cat;dog": [0.2, 0.3, 0.4], "cat;ship": [0.5, 0.6, 0.7]}
+    rows = [{"classes": classes, "size": size} for classes, of_set in sizes.items() for size in of_set]
+    store.once("users", "a", lambda: rows)
+    cell = mean_cell(store.table("users"), "size", interval=True)
+    half = 12.7062 * 0.15  # Student's t with 1 degree of freedom, of the means 0.3 and 0.6
+    assert [cell.value(store, end) for end in ("low", "high")] == pytest.approx([0.45 - half, 0.45 + half], abs=1e-4)
+    assert mean_cell(store.table("users")[:3], "size", statistic="low").text(store) == "-"
+
+
 def test_a_value_is_of_one_row(store):
     cell = value_cell(store.table("cuts")[2], "size", factor=100, digits=1)
     assert (cell.rows, cell.text(store)) == ((3,), "75.0")

@@ -270,7 +270,7 @@ def test_users_are_harmed_no_more_often_than_delta(users, name):
 def test_nor_by_walks_that_start_further_along(users, before):
     harmed, served = violations(users, Remembering(LOSS_TESTS["clopper-pearson"]), before)
     assert 0 < harmed <= DELTA
-    assert served > 0.2
+    assert served > 0.1
 
 
 @pytest.mark.parametrize("before", [1, 4])
