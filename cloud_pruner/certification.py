@@ -137,11 +137,15 @@ class Walk:
         The cuts that were counted, in order; all passed but the last, if there is a shortfall at it.
     shortfall
         Why the walk stopped; None where it came to the end of the path.
+    is_second
+        Whether another walk failed before (`walk_from`). That these steps came up then depends on the certify images,
+        so nobody may take them for a sequence that was fixed beforehand and go through them again.
     """
 
     shipped: int
     steps: tuple[Step, ...]
     shortfall: Shortfall | None
+    is_second: bool = False
 
     @property
     def certified(self) -> Step | None:
@@ -257,4 +261,4 @@ def walk_from(
     if not first.steps:
         return further(1.0)
     milder = walk(before, count, epsilon=epsilon, delta=(1.0 - _STARTING_SHARE) * delta, test=test)
-    return replace(milder, shortfall=first.shortfall)
+    return replace(milder, shortfall=first.shortfall, is_second=True)

@@ -160,10 +160,15 @@ class NearHits:
         return None if found is None or fields is None else (fields, found.seconds)
 
     def _smallest_enough(self, asked: Asked, most: float) -> tuple[dict[str, Any] | None, float]:
-        """Return the first superset whose search found at most a size of `most`, and the seconds that it took."""
+        """Return the first superset whose search found at most a size of `most`, and the seconds that it took.
+
+        One that was certified without a walk that others may go through is none.
+        """
         for key in self.cache.supersets(asked.settings, asked.usage.labels.tolist())[:_LOOKED_AT]:
             found = self._lookup(key)
-            if found is not None and found[0].get("found_size", np.inf) <= most:
+            if found is None or (asked.is_certified and not found[0].get("walk")):
+                continue
+            if found[0].get("found_size", np.inf) <= most:
                 return found
         return None, 0.0
 

@@ -232,11 +232,12 @@ class Personalizer:
         certificate, shortfall, held_out = None, "", None
         steps: list[dict[str, ClassEvidence]] = []
         if walked is not None:
-            steps = [step.evidence(classes) for step in walked.steps if step.number <= walked.shipped]
+            if not walked.is_second:
+                steps = [step.evidence(classes) for step in walked.steps if step.number <= walked.shipped]
             if walked.certified is not None:
-                held_out = walked.certified.counts
+                held_out, evidence = walked.certified.counts, walked.certified.evidence(classes)
                 certificate = Certificate(
-                    digest, profile.certify_digest, request.test, request.epsilon, request.delta, steps[-1]
+                    digest, profile.certify_digest, request.test, request.epsilon, request.delta, evidence
                 )
             if walked.shortfall is not None:
                 shortfall = walked.shortfall.describe(classes[walked.shortfall.label])

@@ -49,6 +49,7 @@ def test_a_walk_may_start_further_along_and_goes_back_where_that_ships_nothing()
         assert [number for number in path.asked if number] == asked
         assert (result.shortfall and result.shortfall.cut) == shortfall
         assert (result.certified and result.certified.number) == (shipped or None)
+        assert result.is_second == (1 in asked)
 
 
 def test_the_last_cut_that_passes_is_shipped():

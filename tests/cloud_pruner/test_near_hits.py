@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cache import LayeredStore, MemoryStore, PlanCache
-from cloud_pruner import near_hits, personalize
+from cloud_pruner import certification, near_hits, personalize
 from cloud_pruner.images import split_per_class
 from cloud_pruner.methods import method_named
 from cloud_pruner.near_hits import NEAR_SHARE
@@ -55,7 +55,7 @@ def all_alike(digits_profile):
 def deltas(monkeypatch):
     """The levels of all walks on the certify images in which a cut was counted."""
     seen = []
-    walk = personalize.walk
+    walk = certification.walk
 
     def recording(steps, count, **settings):
         walked = walk(steps, count, **settings)
@@ -63,7 +63,7 @@ def deltas(monkeypatch):
             seen.append(settings["delta"])
         return walked
 
-    monkeypatch.setattr(personalize, "walk", recording)
+    monkeypatch.setattr(certification, "walk", recording)
     return seen
 
 

@@ -284,6 +284,8 @@ class TestCertified:
         assert (answer.manifest.certificate is not None) == (shipped == "good")
         assert answer.manifest.relative_size == 1.0
         assert "is not certified" in answer.shortfall
+        # What only a second walk came to is no sequence for others.
+        assert len(answer.walk) == (path.split()[1] == "good")
 
     def test_too_few_images_are_said_before_anything_is_searched(self, digits_profile):
         def never(*_):
