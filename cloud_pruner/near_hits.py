@@ -16,7 +16,8 @@ certified requests share delta: the near hit is tested with `NEAR_SHARE` of it, 
 rest. A request without a near hit has all of it; at most one near hit is tested for each request. Which one does not
 depend on the certify images: supersets are chosen by what the search found, not by what was certified of it. A
 superset's walk is gone through again for the user's classes alone; what it ships is harmful only if the walk passed
-the first harmful cut.
+the first harmful cut. A superset that only a second walk came to (`certification.walk_from`) has none to go through,
+and is rejected: that the second was walked depended on the images.
 """
 
 from __future__ import annotations
@@ -160,15 +161,10 @@ class NearHits:
         return None if found is None or fields is None else (fields, found.seconds)
 
     def _smallest_enough(self, asked: Asked, most: float) -> tuple[dict[str, Any] | None, float]:
-        """Return the first superset whose search found at most a size of `most`, and the seconds that it took.
-
-        One that was certified without a walk that others may go through is none.
-        """
+        """Return the first superset whose search found at most a size of `most`, and the seconds that it took."""
         for key in self.cache.supersets(asked.settings, asked.usage.labels.tolist())[:_LOOKED_AT]:
             found = self._lookup(key)
-            if found is None or (asked.is_certified and not found[0].get("walk")):
-                continue
-            if found[0].get("found_size", np.inf) <= most:
+            if found is not None and found[0].get("found_size", np.inf) <= most:
                 return found
         return None, 0.0
 
