@@ -4,8 +4,8 @@
 classes, 50 select images a class. The literal algorithm (`literal_search`) masks the Keras model, runs all of it for
 every threshold with `predict`, builds a smaller one and converts it to .tflite. It has the firing rates, the base
 model's answers, a model that has run once, and every core. Ours has its profile, as a service at work: it has served
-all these users before and keeps nothing of what it found (`first_request_s` is that of a service just started), and
-has every core too.
+all these users before and keeps nothing of what it found, but the activations of the base before the first cut
+(`first_request_s` is that of a service just started), and has every core too.
 
 `literal_over_ours_*` is with `predict` as it comes, in batches of 32; `large_batches_over_ours_*` with batches of 256,
 which are quicker here. Both times end with the file; in `..._search_*` making it is left out on both sides. The literal

@@ -15,8 +15,8 @@ How it is quick without changing the answer
 - A trial ends as soon as its answer is certain (`judge`).
 - Where each group is read from one activation alone that separates the network, as in a plain chain of layers, a trial
   puts zeros in place of the pruned units there and goes on through the base's own layers, which are loaded once for
-  all users; what it computes on the way is where the next layer starts from, for the images that are asked for. It
-  agrees with the cut file up to the last bits of sums.
+  all users, as is what they make of an image before anything is cut. What a trial computes on the way is where the
+  next layer starts from, for the images that are asked for. It agrees with the cut file up to the last bits of sums.
 - Elsewhere, and with folds, a trial runs *sliced* weights, from the bytes that the device will run.
 """
 
