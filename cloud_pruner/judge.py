@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -48,10 +49,8 @@ class Judge:
 
     Attributes
     ----------
-    inputs
-        `(n, ...) float32`: the classes' images, at the profile's boundary.
     labels
-        `(n,) int32`: their classes.
+        `(n,) int32`: the images' classes.
     rows
         `(n,) int64`: where they stand in the split.
     needed
@@ -60,9 +59,9 @@ class Judge:
 
     def __init__(self, split: Split, usage: Usage, epsilon: float) -> None:
         rows = [split.rows(label) for label in usage.labels.tolist()]
-        self.inputs: NDArray[np.float32] = np.concatenate([split.activations[r] for r in rows])
-        self.labels: NDArray[np.int32] = np.concatenate([split.labels[r] for r in rows])
+        self._split = split
         self.rows: NDArray[np.int64] = np.concatenate([np.arange(r.start, r.stop) for r in rows])
+        self.labels: NDArray[np.int32] = split.labels[self.rows]
         self.needed: dict[int, int] = {}
         self._classes: list[_Class] = []
         end = 0
@@ -75,6 +74,11 @@ class Judge:
             self._classes.append(_Class(label, begin + base_wrong_first, self.needed[label]))
         # That a class fails is shown with the fewest images where the base is right most often.
         self._classes.sort(key=lambda one: one.wrong_to_fail)
+
+    @cached_property
+    def inputs(self) -> NDArray[np.float32]:
+        """`(n, ...) float32`: the images, at the profile's boundary; read when they are first asked for."""
+        return np.asarray(self._split.activations[self.rows])
 
     def failing(self, answers: Callable[[NDArray[Any]], NDArray[np.float32]], inputs: NDArray[Any]) -> int | None:
         """Return a class that loses more than epsilon, or None where there is none.

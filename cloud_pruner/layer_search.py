@@ -125,8 +125,8 @@ def _by_masks(
     cuts: list[LayerCut] = []
     starts = [segments.start(profile.groups[layer.group]) for layer in profile.layers]
     stages = [segments.whole(*ends) for ends in pairwise([segments.boundary, *starts, segments.output])]
-    numbers = np.arange(len(judge.inputs))
-    state = segments.known(starts[0], profile.splits["select"], judge)
+    numbers = np.arange(len(judge.rows))
+    state = segments.known(starts[0], profile.splits["select"], judge.rows)
     for number, layer in enumerate(profile.layers):
         progress(layer.name, number, len(profile.layers))
         taken = Accepted(None, None)

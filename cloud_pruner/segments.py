@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cloud_pruner.groups import PrunableGroup
-    from cloud_pruner.judge import Judge
     from cloud_pruner.profile import Split
     from edge_runtime.flatmodel import BaseModel, LayerCut
 
@@ -104,17 +103,19 @@ class Segments:
             self._whole[source, targets] = load(self.part(source, *targets), [], BATCH, os.cpu_count() or 1)
         return self._whole[source, targets]
 
-    def known(self, tensor: int, split: Split, judge: Judge) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
-        """Return what gives an activation of the base, `(n, ...)`, for images with these numbers among the judge's.
+    def known(
+        self, tensor: int, split: Split, rows: NDArray[np.int64]
+    ) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        """Return what gives an activation of the base, `(n, ...)`, for images numbered among `rows` of a split.
 
         It is the same for all users: what was computed is kept for later ones, unless that may take too much memory.
         """
         piece = self.whole(self.boundary, tensor)
         if 4 * math.prod(piece.output_shapes[0]) * len(split.labels) > _REMEMBERED:
-            return Activations(piece, judge.inputs.__getitem__, len(judge.inputs)).of
+            return Activations(piece, lambda images: split.activations[rows[images]], len(rows)).of
         if tensor not in self._known:
             self._known[tensor] = Activations(piece, split.activations.__getitem__, len(split.labels))
-        of_split, rows = self._known[tensor], judge.rows
+        of_split = self._known[tensor]
         return lambda images: of_split.of(rows[images])
 
     def run(

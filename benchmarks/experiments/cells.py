@@ -27,7 +27,6 @@ __all__ = [
     "mean_cell",
     "mean_over",
     "number_ranges",
-    "statistic_of",
     "value_cell",
 ]
 
@@ -81,7 +80,7 @@ class Cell:
         if asked in ("low", "high"):
             interval = interval_of(rows, self.column)
             return None if interval is None else interval[asked == "high"]
-        return statistic_of([row[self.column] for row in rows], asked)
+        return _statistic_of([row[self.column] for row in rows], asked)
 
     def text(self, store: Store, statistic: Statistic | None = None) -> str:
         """Return the number as it is shown."""
@@ -119,7 +118,7 @@ def value_cell(row: Row, column: str, *, factor: float = 1.0, digits: int = 2) -
 
 def mean_over(rows: Sequence[Row], column: str) -> float:
     """Return the mean of a column that all of `rows`, one or more, have numbers in."""
-    mean = statistic_of([row[column] for row in rows], "mean")
+    mean = _statistic_of([row[column] for row in rows], "mean")
     assert mean is not None
     return mean
 
@@ -140,7 +139,7 @@ def interval_of(rows: Sequence[Row], column: str) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
-def statistic_of(values: Sequence[Value], statistic: Statistic) -> float | None:
+def _statistic_of(values: Sequence[Value], statistic: Statistic) -> float | None:
     """Return a statistic of one or more values, which is no end of an interval; None where some value is None."""
     numbers = [float(value) for value in values if value is not None and not isinstance(value, str)]
     if len(numbers) != len(values):
@@ -151,7 +150,7 @@ def statistic_of(values: Sequence[Value], statistic: Statistic) -> float | None:
         return sum(numbers)
     if statistic == "share":
         return sum(map(bool, numbers)) / len(numbers)
-    return mean_of(numbers).mean
+    return fmean(numbers)
 
 
 def shown(value: float | None, factor: float, digits: int) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from benchmarks.experiments.cells import Paper, mean_cell, mean_over, statistic_of
+from benchmarks.experiments.cells import Paper, mean_cell, mean_over
 from benchmarks.experiments.configurations import (
     DISTRIBUTIONS,
     METHODS,
@@ -134,8 +134,8 @@ def _differences(rows: Configurations) -> tuple[str, ...]:
         )
     ]
     for k, paper in _PAPER_TOP1.items():
-        gains = [row["gain"] for row in of_k(rows, k, "M")]
-        mean, most = (100 * (statistic_of(gains, one) or 0.0) for one in ("mean", "max"))
+        mine = of_k(rows, k, "M")
+        mean, most = 100 * mean_over(mine, "gain"), 100 * max(cast("float", row["gain"]) for row in mine)
         found.append(
             f"At K = {k} M changes top-1 by {mean:+.1f} points on average and by {most:+.1f} at most (paper: up to "
             f"+{paper}): "
