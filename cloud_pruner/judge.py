@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Judge", "losses_allowed", "paired_counts", "standard_error"]
 
 # Fewer images at a time are hardly quicker.
-_LEAST: Final = 8
-# Of the images that would settle it so many are run, as not all answers are as expected.
-_SPARE: Final = 1.2
+_LEAST: Final = 10
+# So many borderline images of each class are run before all that it takes to pass.
+_PROBED: Final = 5
 
 
 def losses_allowed(epsilon: float, images: int) -> int:
@@ -44,8 +44,7 @@ class Judge:
 
     Class i loses `(base's right answers - cut's right answers) / images`. What is judged is what all images would say,
     but most images need not be run: a class passes as soon as enough are right, and fails as soon as too many are
-    wrong. So the class that failed last goes first, with the images that were wrong last; the others start with the
-    images that were right last.
+    wrong. Which go first is guessed from the margins of the last cuts (`_failed`); the verdict does not depend on it.
 
     Attributes
     ----------
@@ -63,17 +62,17 @@ class Judge:
         self.rows: NDArray[np.int64] = np.concatenate([np.arange(r.start, r.stop) for r in rows])
         self.labels: NDArray[np.int32] = split.labels[self.rows]
         self.needed: dict[int, int] = {}
+        # By how much an image's own class led when it was last run; to begin with, only whether the base is right.
+        self._margins: NDArray[np.float32] = np.where(split.predictions[self.rows] == self.labels, 1, -1).astype("f4")
         self._classes: list[_Class] = []
-        end = 0
-        for label, r in zip(usage.labels.tolist(), rows, strict=True):
-            begin, end = end, end + r.stop - r.start
-            right = int((split.predictions[r] == label).sum())
+        for label in usage.labels.tolist():
+            images = np.flatnonzero(self.labels == label)
+            right = int((self._margins[images] > 0).sum())
             # At most epsilon is allowed: the smallest number of right answers that is still enough.
-            self.needed[label] = right - losses_allowed(epsilon, end - begin)
-            base_wrong_first = np.argsort(split.predictions[r] == label, kind="stable")
-            self._classes.append(_Class(label, begin + base_wrong_first, self.needed[label]))
+            self.needed[label] = right - losses_allowed(epsilon, len(images))
+            self._classes.append(_Class(label, images, self.needed[label]))
         # That a class fails is shown with the fewest images where the base is right most often.
-        self._classes.sort(key=lambda one: one.wrong_to_fail)
+        self._classes.sort(key=lambda one: len(one.images) - one.needed)
 
     @cached_property
     def inputs(self) -> NDArray[np.float32]:
@@ -86,33 +85,116 @@ class Judge:
         `inputs` `(n, ...)` are the images as `answers` takes them (or their numbers, if that is what it takes); it
         gives `(n, classes)` outputs.
         """
-        for position, one in enumerate(self._classes):
-            if not one.passes(answers, inputs, likely=position > 0):
-                self._classes.insert(0, self._classes.pop(position))
-                return one.label
+
+        def ask(chunks: list[tuple[_Class, NDArray[np.int64]]]) -> None:
+            images = np.concatenate([chunk for _, chunk in chunks])
+            outputs = answers(inputs[images])
+            labels = self.labels[images]
+            is_right = outputs.argmax(axis=1) == labels
+            self._margins[images] = _margins(outputs, labels)
+            start = 0
+            for one, chunk in chunks:
+                one.count(is_right[start : start + len(chunk)])
+                start += len(chunk)
+
+        failed = self._failed(ask)
+        if failed is None:
+            return None
+        self._classes.remove(failed)
+        self._classes.insert(0, failed)
+        return failed.label
+
+    def _failed(self, ask: Callable[[list[tuple[_Class, NDArray[np.int64]]]], None]) -> _Class | None:
+        """Return a class that fails, or None, `ask`ing for as few images as may be.
+
+        The class that failed last goes first. If it passes, a few borderline images of each other class tell which of
+        them may fail, and that is followed up; where none looks like it, they all go on at once.
+        """
+        suspect, *others = self._classes
+        suspect.begin(self._margins)
+        chunk = suspect.riskiest
+        while suspect.is_open:
+            ask([(suspect, chunk())])
+            chunk = suspect.surest if suspect.to_pass <= suspect.to_fail else suspect.riskiest
+        if suspect.failed:
+            return suspect
+        for one in others:
+            one.begin(self._margins)
+        chunks = [(one, one.borderline()) for one in others if one.is_open]
+        while chunks:
+            ask(chunks)
+            for one in others:
+                if one.failed:
+                    return one
+            others = [one for one in others if one.is_open]
+            worst = min(others, key=lambda one: one.spare(self._margins), default=None)
+            if worst is not None and worst.spare(self._margins) < 0:
+                chunks = [(worst, worst.riskiest())]
+            else:
+                chunks = [(one, one.surest()) for one in others]
         return None
 
 
 class _Class:
-    """The images of one class: those that were wrong last, those that were not run, those that were right last."""
+    """The images of one class, and what is still open in one trial of them.
 
-    def __init__(self, label: int, order: NDArray[np.int64], needed: int) -> None:
-        self.label, self.images, self._needed = label, order, needed
-        self.wrong_to_fail = len(order) - needed + 1
+    Attributes
+    ----------
+    to_pass, to_fail
+        How many more right answers, or wrong ones, settle it.
+    """
 
-    def passes(
-        self, answers: Callable[[NDArray[Any]], NDArray[np.float32]], inputs: NDArray[Any], *, likely: bool
-    ) -> bool:
-        right, wrong = self.images[:0], self.images[:0]
-        left = self.images
-        while (to_pass := self._needed - len(right)) > 0 and (to_fail := self.wrong_to_fail - len(wrong)) > 0:
-            count = max(math.ceil(_SPARE * (to_pass if likely else to_fail)), _LEAST)
-            chunk, left = (left[-count:], left[:-count]) if likely else (left[:count], left[count:])
-            is_right = answers(inputs[chunk]).argmax(axis=1) == self.label
-            right, wrong = np.concatenate([chunk[is_right], right]), np.concatenate([wrong, chunk[~is_right]])
-            likely = self._needed - len(right) <= self.wrong_to_fail - len(wrong)
-        self.images = np.concatenate([wrong, left, right])
-        return len(right) >= self._needed
+    def __init__(self, label: int, images: NDArray[np.int64], needed: int) -> None:
+        self.label, self.images, self.needed = label, images, needed
+
+    def begin(self, margins: NDArray[np.float32]) -> None:
+        """Begin a trial: no image was run."""
+        self._left = self.images[np.argsort(margins[self.images], kind="stable")]
+        self.to_pass, self.to_fail = self.needed, len(self.images) - self.needed + 1
+
+    @property
+    def failed(self) -> bool:
+        return self.to_fail <= 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.to_pass > 0 and self.to_fail > 0
+
+    def spare(self, margins: NDArray[np.float32]) -> int:
+        """Return how many right answers more than needed there will be, if those to come are as they were last."""
+        return int((margins[self._left] > 0).sum()) - self.to_pass
+
+    def count(self, is_right: NDArray[np.bool_]) -> None:
+        right = int(is_right.sum())
+        self.to_pass -= right
+        self.to_fail -= len(is_right) - right
+
+    def riskiest(self) -> NDArray[np.int64]:
+        """Take the images that are most likely wrong, as many as show that the class fails, if they are."""
+        return self._take(0, max(self.to_fail, _LEAST))
+
+    def surest(self) -> NDArray[np.int64]:
+        """Take the images that are most likely right, as many as show that the class passes, if they are."""
+        return self._take(max(len(self._left) - max(self.to_pass, _LEAST), 0))
+
+    def borderline(self) -> NDArray[np.int64]:
+        """Take the least likely of the images that it takes to pass, a few."""
+        start = len(self._left) - self.to_pass
+        return self._take(start, start + _PROBED)
+
+    def _take(self, start: int, stop: int | None = None) -> NDArray[np.int64]:
+        taken = self._left[start:stop]
+        self._left = np.delete(self._left, slice(start, stop))
+        return taken
+
+
+def _margins(outputs: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return by how much the outputs `(n, classes)` of the images' own classes lead the largest other one, `(n,)`."""
+    own = np.arange(len(outputs)), labels
+    others = outputs.copy()
+    others[own] = -np.inf
+    margins: NDArray[np.float32] = outputs[own] - others.max(axis=1)
+    return margins
 
 
 def paired_counts(

@@ -124,22 +124,23 @@ def _by_masks(
     accepted: list[Accepted] = []
     cuts: list[LayerCut] = []
     starts = [segments.start(profile.groups[layer.group]) for layer in profile.layers]
-    stages = [segments.whole(*ends) for ends in pairwise([segments.boundary, *starts, segments.output])]
+    steps = [segments.whole(*ends) for ends in pairwise([*starts, segments.output])]
+    ways = [*segments.ways(starts[1:]), []]
     numbers = np.arange(len(judge.rows))
     state = segments.known(starts[0], profile.splits["select"], judge.rows)
     for number, layer in enumerate(profile.layers):
         progress(layer.name, number, len(profile.layers))
         taken = Accepted(None, None)
-        behind = Activations(stages[number + 1], state, len(numbers))
+        behind = Activations(steps[number], state, len(numbers))
         for candidate in variant.candidates(profile, layer, usage):
             cut = LayerCut(layer.tensor, layer.units, candidate.kept)
             mask = segments.mask(starts[number], layer.group, cut.kept)
-            trial = Activations(stages[number + 1], state, len(numbers), mask)
+            trial = Activations(steps[number], state, len(numbers), mask)
 
             def outputs(images: NDArray[np.int64], trial: Activations = trial, number: int = number) -> Floats:
                 values = trial.of(images)
-                for stage in stages[number + 2 :]:
-                    (values,) = stage.run(values)
+                for piece in ways[number]:
+                    (values,) = piece.run(values)
                 return values
 
             if judge.failing(outputs, numbers) is None and segments.allow([*cuts, cut]):

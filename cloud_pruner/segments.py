@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_right
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -30,6 +31,8 @@ BATCH: Final = 64
 
 # Up to so many bytes an activation of the base is kept for all images.
 _REMEMBERED: Final = 1 << 28
+# Up to so many bytes of weights are loaded once more to have all that follows an activation in one piece.
+_REPEATED: Final = 1 << 25
 
 
 class Segments:
@@ -102,6 +105,24 @@ class Segments:
         if (source, targets) not in self._whole:
             self._whole[source, targets] = load(self.part(source, *targets), [], BATCH, os.cpu_count() or 1)
         return self._whole[source, targets]
+
+    def ways(self, stations: Sequence[int]) -> list[list[LoadedModel]]:
+        """Return the pieces of the base that lead, one after the other, from each of these activations to the output.
+
+        Where their weights are small that is one piece, which takes less time than several.
+        """
+        steps = [self.whole(*ends) for ends in pairwise([*stations, self.output])]
+        return [
+            [self.whole(station, self.output)] if self._weights_behind(station) <= _REPEATED else steps[number:]
+            for number, station in enumerate(stations)
+        ]
+
+    def _weights_behind(self, tensor: int) -> int:
+        """Return how many bytes of constants the operators behind an activation read."""
+        graph = self.base.graph
+        read = {index for operator in graph.operators[self.position[tensor] + 1 :] for index in operator.inputs}
+        constants = (graph.tensors[index].data for index in read if index >= 0)
+        return sum(data.nbytes for data in constants if data is not None)
 
     def known(
         self, tensor: int, split: Split, rows: NDArray[np.int64]

@@ -23,15 +23,16 @@ def split_of(images, base):
 
 
 class Cut:
-    """Answers as `predictions` say, and remembers which images it was asked for."""
+    """Answers as `predictions` say, with these margins, and remembers which images it was asked for."""
 
-    def __init__(self, predictions):
+    def __init__(self, predictions, margins=1.0):
         self.predictions, self.asked = np.asarray(predictions), []
+        self.margins = np.broadcast_to(np.float32(margins), len(self.predictions))
 
     def __call__(self, images):
         numbers = images[:, 0].astype(int)
         self.asked += numbers.tolist()
-        return np.eye(CLASSES, dtype=np.float32)[self.predictions[numbers]]
+        return np.eye(CLASSES, dtype=np.float32)[self.predictions[numbers]] * self.margins[numbers, None]
 
 
 def losing(split, usage, cut, epsilon):
@@ -119,6 +120,26 @@ def test_what_failed_last_is_asked_first_the_next_time():
     assert judge.failing(first, judge.inputs) == judge.failing(second, judge.inputs) == 3
     assert len(first.asked) > 4 * 100
     assert len(second.asked) < 40
+
+
+def test_where_margins_were_small_a_class_is_found_to_fail_before_others_are_gone_through():
+    truth = np.repeat(np.arange(CLASSES), 160)
+    judge = Judge(split_of([160] * CLASSES, truth), usage_of(range(CLASSES)), 0.03)
+    doubtful = np.zeros(len(truth), bool)
+    doubtful[480 + 50 : 480 + 70] = True  # of class 3
+    assert judge.failing(Cut(truth, np.where(doubtful, 0.1, 1.0)), judge.inputs) is None
+    cut = Cut(np.where(doubtful, 0, truth))
+    assert judge.failing(cut, judge.inputs) == 3
+    assert len(cut.asked) < 160 + 40  # all of the class that goes first, and not those of three others
+
+
+def test_a_class_that_may_lose_everything_is_not_run():
+    truth = np.repeat(np.arange(CLASSES), 20)
+    judge = Judge(split_of([20] * CLASSES, np.where(truth == 2, 0, truth)), usage_of([1, 2]), 0.1)
+    cut = Cut(np.where(truth == 1, 1, 0))
+    assert judge.failing(Cut(np.zeros(100, int)), judge.inputs) == 1
+    assert judge.failing(cut, judge.inputs) is None
+    assert {truth[image] for image in cut.asked} == {1}
 
 
 def test_a_cut_that_is_wrong_throughout_is_known_from_few_images():

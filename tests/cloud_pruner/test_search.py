@@ -84,6 +84,13 @@ class TestLayerByLayer:
         variant = METHODS[method].variant(network.profile, 0.03, lambda *_: None)
         assert network.kept(result) == network.plain(usage, 0.03, "none").by_layers(variant)
 
+    def test_same_units_where_weights_are_too_large_to_be_loaded_twice(self, sequential, monkeypatch):
+        monkeypatch.setattr("cloud_pruner.segments._REPEATED", 0)
+        stepwise = Searcher(sequential.profile)
+        for usage in USAGES:
+            cut = stepwise.search(usage, METHODS["W"], 0.03)
+            assert sequential.kept(cut) == sequential.kept(sequential.searcher.search(usage, METHODS["W"], 0.03))
+
     @pytest.mark.parametrize("folding", ["mean", "linear"])
     @pytest.mark.parametrize("method", ["W", "M"])
     @pytest.mark.parametrize("usage", [TWO, THREE], ids=["two", "three"])
