@@ -184,7 +184,7 @@ class _Class:
 
     def _take(self, start: int, stop: int | None = None) -> NDArray[np.int64]:
         taken = self._left[start:stop]
-        self._left = np.delete(self._left, slice(start, stop))
+        self._left = np.concatenate([self._left[:start], self._left[start + len(taken) :]])
         return taken
 
 

@@ -198,7 +198,7 @@ class Personalizer:
 
         def count(number: int) -> dict[int, PairedCounts]:
             if not number:
-                return self._searcher.count(None, asked.usage, "certify")
+                return self._searcher.count((), asked.usage, "certify")
             made[number] = path[number - 1].make()
             return self._searcher.count(made[number], asked.usage, "certify")
 
@@ -209,7 +209,7 @@ class Personalizer:
         """Raise CertificationError where nothing that prunes could be certified, before anything is searched."""
         if not asked.is_certified:
             return
-        request, counts = asked.request, self._searcher.count(None, asked.usage, "certify")
+        request, counts = asked.request, self._searcher.count((), asked.usage, "certify")
         walked = walk(1, lambda _: counts, epsilon=request.epsilon, delta=request.delta, test=LOSS_TESTS[request.test])
         if walked.shortfall is not None:
             line = walked.shortfall.describe(self.profile.classes[walked.shortfall.label])

@@ -208,10 +208,10 @@ class Searcher:
         losses = [max(map(_doubted, self.count(one.make(), usage, "select").values())) for one in path[:-1]]
         return losses.index(min(losses)) if losses else 0
 
-    def count(self, cuts: Sequence[LayerCut] | None, usage: Usage, split: str) -> dict[int, PairedCounts]:
-        """Count what base and cut get right of each class of `usage` on the images of `split`; None: as the base."""
+    def count(self, cuts: Sequence[LayerCut], usage: Usage, split: str) -> dict[int, PairedCounts]:
+        """Count what base and cut get right of each class of `usage` on the images of `split`; no cuts: as the base."""
         images = self.profile.splits[split]
-        if cuts is None:
+        if not cuts:
             return paired_counts(images, usage, None)
         model = load(self.profile.suffix, cuts, 1)  # one at a time, as a device runs them
         return paired_counts(images, usage, _answers(model))

@@ -239,7 +239,7 @@ def test_a_class_that_hardly_ever_comes_up_is_kept_in_bounds_as_well(network):
 
 
 def test_nothing_cut_counts_as_the_base(network):
-    for count in network.searcher.count(None, THREE, "certify").values():
+    for count in network.searcher.count((), THREE, "certify").values():
         assert (count.images, count.newly_wrong, count.newly_right) == (20, 0, 0)
 
 
