@@ -11,12 +11,15 @@ import numpy as np
 from cloud_pruner.loss_tests import PairedCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
     from cloud_pruner.profile import Split
     from cloud_pruner.variants import Usage
+
+    _Chunk: TypeAlias = tuple["_Class", NDArray[np.int64]]
 
 __all__ = ["Judge", "losses_allowed", "paired_counts", "standard_error"]
 
@@ -24,6 +27,8 @@ __all__ = ["Judge", "losses_allowed", "paired_counts", "standard_error"]
 _LEAST: Final = 10
 # So many borderline images of each class are run before all that it takes to pass.
 _PROBED: Final = 5
+# No more classes are taken together once they have so many images.
+_TOGETHER: Final = 512
 
 
 def losses_allowed(epsilon: float, images: int) -> int:
@@ -86,7 +91,7 @@ class Judge:
         gives `(n, classes)` outputs.
         """
 
-        def ask(chunks: list[tuple[_Class, NDArray[np.int64]]]) -> None:
+        def ask(chunks: list[_Chunk]) -> None:
             images = np.concatenate([chunk for _, chunk in chunks])
             outputs = answers(inputs[images])
             labels = self.labels[images]
@@ -104,11 +109,11 @@ class Judge:
         self._classes.insert(0, failed)
         return failed.label
 
-    def _failed(self, ask: Callable[[list[tuple[_Class, NDArray[np.int64]]]], None]) -> _Class | None:
+    def _failed(self, ask: Callable[[list[_Chunk]], None]) -> _Class | None:
         """Return a class that fails, or None, `ask`ing for as few images as may be.
 
         The class that failed last goes first. If it passes, a few borderline images of each other class tell which of
-        them may fail, and that is followed up; where none looks like it, they all go on at once.
+        them may fail, and that is followed up; where none looks like it, they all go on together.
         """
         suspect, *others = self._classes
         suspect.begin(self._margins)
@@ -120,18 +125,18 @@ class Judge:
             return suspect
         for one in others:
             one.begin(self._margins)
-        chunks = [(one, one.borderline()) for one in others if one.is_open]
-        while chunks:
-            ask(chunks)
+        while others := [one for one in others if one.is_open]:
+            shown = [one for one in others if one.is_begun]
+            worst = min(shown, key=lambda one: one.spare(self._margins), default=None)
+            if worst is not None and worst.spare(self._margins) < 0:
+                ask([(worst, worst.riskiest())])
+            elif len(shown) < len(others):
+                ask(_some((one, one.borderline()) for one in others if not one.is_begun))
+            else:
+                ask(_some((one, one.surest()) for one in others))
             for one in others:
                 if one.failed:
                     return one
-            others = [one for one in others if one.is_open]
-            worst = min(others, key=lambda one: one.spare(self._margins), default=None)
-            if worst is not None and worst.spare(self._margins) < 0:
-                chunks = [(worst, worst.riskiest())]
-            else:
-                chunks = [(one, one.surest()) for one in others]
         return None
 
 
@@ -155,6 +160,10 @@ class _Class:
     @property
     def failed(self) -> bool:
         return self.to_fail <= 0
+
+    @property
+    def is_begun(self) -> bool:
+        return len(self._left) < len(self.images)
 
     @property
     def is_open(self) -> bool:
@@ -186,6 +195,18 @@ class _Class:
         taken = self._left[start:stop]
         self._left = np.concatenate([self._left[:start], self._left[start + len(taken) :]])
         return taken
+
+
+def _some(chunks: Iterable[_Chunk]) -> list[_Chunk]:
+    """Return the first chunks, as many as are run together."""
+    taken: list[_Chunk] = []
+    images = 0
+    for chunk in chunks:
+        taken.append(chunk)
+        images += len(chunk[1])
+        if images >= _TOGETHER:
+            break
+    return taken
 
 
 def _margins(outputs: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float32]:

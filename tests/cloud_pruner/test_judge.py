@@ -26,13 +26,17 @@ class Cut:
     """Answers as `predictions` say, with these margins, and remembers which images it was asked for."""
 
     def __init__(self, predictions, margins=1.0):
-        self.predictions, self.asked = np.asarray(predictions), []
+        self.predictions, self.asked, self.largest = np.asarray(predictions), [], 0
         self.margins = np.broadcast_to(np.float32(margins), len(self.predictions))
 
     def __call__(self, images):
         numbers = images[:, 0].astype(int)
         self.asked += numbers.tolist()
-        return np.eye(CLASSES, dtype=np.float32)[self.predictions[numbers]] * self.margins[numbers, None]
+        self.largest = max(self.largest, len(numbers))
+        return (
+            np.eye(max(CLASSES, *self.predictions + 1), dtype=np.float32)[self.predictions[numbers]]
+            * self.margins[numbers, None]
+        )
 
 
 def losing(split, usage, cut, epsilon):
@@ -131,6 +135,15 @@ def test_where_margins_were_small_a_class_is_found_to_fail_before_others_are_gon
     cut = Cut(np.where(doubtful, 0, truth))
     assert judge.failing(cut, judge.inputs) == 3
     assert len(cut.asked) < 160 + 40  # all of the class that goes first, and not those of three others
+
+
+def test_many_classes_are_not_all_run_at_once():
+    truth = np.repeat(np.arange(200), 50)
+    judge = Judge(split_of([50] * 200, truth), usage_of(range(200)), 0.03)
+    cut = Cut(truth)
+    assert judge.failing(cut, judge.inputs) is None
+    assert len(cut.asked) > 200 * 48
+    assert cut.largest < 600
 
 
 def test_a_class_that_may_lose_everything_is_not_run():
