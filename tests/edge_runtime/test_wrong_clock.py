@@ -63,10 +63,11 @@ def test_a_daemon_serves_and_updates_while_its_clock_jumps_by_a_year(
             check(client)
 
     def show_until(client: httpx.Client, labels: tuple[str, ...], digest: str) -> None:
+        """Show pictures until that model serves and its probation is over: other pictures might fail it."""
         deadline = time.monotonic() + 120
         number = 0
-        while client.get("/v1/status").json()["model"]["digest"] != digest:
-            assert time.monotonic() < deadline, client.get("/v1/status").json()
+        while (status := client.get("/v1/status").json())["model"]["digest"] != digest or status["update"]["probation"]:
+            assert time.monotonic() < deadline, status
             number += 1
             answer = client.post("/v1/classify", content=picture(labels[number % len(labels)]))
             assert answer.status_code == 200, answer.text
