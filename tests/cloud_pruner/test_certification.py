@@ -267,11 +267,12 @@ def test_users_are_harmed_no_more_often_than_delta(users, name):
     assert served > 0.25
 
 
-@pytest.mark.parametrize("before", [1, 3])
-def test_nor_by_walks_that_start_further_along(users, before):
+@pytest.mark.parametrize(("before", "least"), [(1, 0.2), (3, 0.18)], ids=["1", "3"])
+def test_nor_by_walks_that_start_further_along(users, before, least):
+    """These start where nothing speaks for it; those whom that fails have a tenth of delta left (decision 0011)."""
     harmed, served = violations(users, Remembering(LOSS_TESTS["clopper-pearson"]), before)
     assert 0 < harmed <= DELTA
-    assert served > 0.1
+    assert served > least
 
 
 @pytest.mark.parametrize("before", [1, 4])
