@@ -23,7 +23,6 @@ How it is quick without changing the answer
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,8 +123,9 @@ def _by_masks(
     accepted: list[Accepted] = []
     cuts: list[LayerCut] = []
     starts = [segments.start(profile.groups[layer.group]) for layer in profile.layers]
-    steps = [segments.whole(*ends) for ends in pairwise([*starts, segments.output])]
-    ways = [*segments.ways(starts[1:]), []]
+    ends = [*starts[1:], segments.output]
+    steps = [segments.whole(*step) for step in zip(starts, ends, strict=True)]
+    rests = [segments.joined(end, steps[number + 1 :]) for number, end in enumerate(ends)]
     numbers = np.arange(len(judge.rows))
     state = segments.known(starts[0], profile.splits["select"], judge.rows)
     for number, layer in enumerate(profile.layers):
@@ -139,7 +139,7 @@ def _by_masks(
 
             def outputs(images: NDArray[np.int64], trial: Activations = trial, number: int = number) -> Floats:
                 values = trial.of(images)
-                for piece in ways[number]:
+                for piece in rests[number]:
                     (values,) = piece.run(values)
                 return values
 

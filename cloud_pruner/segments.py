@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_right
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -106,16 +105,14 @@ class Segments:
             self._whole[source, targets] = load(self.part(source, *targets), [], BATCH, os.cpu_count() or 1)
         return self._whole[source, targets]
 
-    def ways(self, stations: Sequence[int]) -> list[list[LoadedModel]]:
-        """Return the pieces of the base that lead, one after the other, from each of these activations to the output.
+    def joined(self, source: int, steps: Sequence[LoadedModel]) -> Sequence[LoadedModel]:
+        """Return `steps`, which lead from an activation to the output, as one piece where its weights are small.
 
-        Where their weights are small that is one piece, which takes less time than several.
+        That takes less time, but loads what the steps have once more.
         """
-        steps = [self.whole(*ends) for ends in pairwise([*stations, self.output])]
-        return [
-            [self.whole(station, self.output)] if self._weights_behind(station) <= _REPEATED else steps[number:]
-            for number, station in enumerate(stations)
-        ]
+        if len(steps) > 1 and self._weights_behind(source) <= _REPEATED:
+            return [self.whole(source, self.output)]
+        return steps
 
     def _weights_behind(self, tensor: int) -> int:
         """Return how many bytes of constants the operators behind an activation read."""
